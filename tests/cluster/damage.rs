@@ -1,6 +1,5 @@
-//! Machines on which something was damaged before they are to go back: a reset finds what is there, not what the runtime or
-//! its own notes remember. Afterwards the machine is as before, or the error names the one thing that people have to do,
-//! and once that is done a reset ends well.
+//! Resets of damaged machines. A reset looks at the machine itself and does not rely on the container runtime or on the
+//! recorded state. It restores the machine, or its error says what the operator has to do. After that, a reset succeeds.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,19 +15,19 @@ use crate::reset::{assert_one_as_before, look};
 use crate::world::{PATIENCE, World};
 use crate::{Ground, Scenario, so, until};
 
-/// The machines that are damaged. What needs one alone takes the last.
+/// The machines that are damaged. Scenarios with one machine use the last.
 const BOTH: [&str; 2] = ["w1", "w2"];
 const NODE: &str = BOTH[1];
 
-/// How each of the two machines looked before ironstrap knew it.
+/// The state of the two machines before ironstrap changed them.
 type Before = [BTreeSet<String>; 2];
 
-/// What is done to a machine, and what a reset makes of it.
+/// A damage, and how a reset handles it.
 struct Damage {
     script: &'static str,
-    /// What it is refused for, with what to do; none: it goes well at once.
+    /// Words of the error and its hint. If empty, the reset succeeds at once.
     words: &'static [&'static str],
-    /// What people do then.
+    /// What the operator does then.
     mend: &'static str,
 }
 
@@ -39,19 +38,19 @@ macro_rules! damaged {
 }
 
 pub const SCENARIOS: &[Scenario] = damaged! {
-    "containerd purged and installed again under running containers; containerd killed": |w| both(w, [whole(AGAIN), whole(KILLED)]);
-    "containerd stopped and not to be started; its store emptied": |w| both(w, [whole(NO_START), whole(EMPTIED)]);
-    "the package of containerd gone; that of the kubelet": |w| both(w, [whole(NO_CONTAINERD), whole(NO_KUBELET)]);
-    "notes of the time before gone; half gone": |w| both(w, [NOTES_GONE, NOTES_HALF_GONE]);
-    "a read-only /etc; a database that dpkg cannot read": |w| both(w, [READ_ONLY, DATABASE]);
-    "a containerd that does not answer; somebody else's package half configured": |w| both(w, [whole(SILENT), HALF]);
+    "containerd is reinstalled under running containers; containerd is killed": |w| both(w, [whole(AGAIN), whole(KILLED)]);
+    "containerd cannot start; its store is empty": |w| both(w, [whole(NO_START), whole(EMPTIED)]);
+    "the package of containerd is missing; the package of the kubelet is missing": |w| both(w, [whole(NO_CONTAINERD), whole(NO_KUBELET)]);
+    "the recorded state is missing; the recorded state is damaged": |w| both(w, [NOTES_GONE, NOTES_HALF_GONE]);
+    "/etc is read-only; dpkg cannot read its database": |w| both(w, [READ_ONLY, DATABASE]);
+    "containerd does not answer; a foreign package is half configured": |w| both(w, [whole(SILENT), HALF]);
     "another program holds the package lock": lock;
     "a volume of a pod does not answer": hung;
-    "a pod ignores SIGTERM and has an hour to end": ignores_term;
+    "a pod ignores SIGTERM and has a grace period of an hour": ignores_term;
     "the disk of the package database is full": disk_full;
-    "folders of ours are links, and disks of their own": links;
-    "a pod that is removed stays for a finalizer": finalizer;
-    "containerd's package is gone, and a container of Docker's goes on": docker;
+    "folders of the cluster are links or mounts": links;
+    "a finalizer keeps a deleted pod": finalizer;
+    "containerd's package is missing, and a Docker container keeps running": docker;
 };
 
 const fn whole(script: &'static str) -> Damage {
@@ -96,7 +95,7 @@ const DATABASE: Damage = Damage {
     words: &["dpkg can read its database", "parsing file", "make it readable again"],
     mend: "mv /root/status /var/lib/dpkg/status",
 };
-/// It stays as it is.
+/// A reset does not change this package.
 const HALF: Damage = Damage {
     script: "mkdir -p /root/half/DEBIAN; cd /root\n\
         printf 'Package: half\\nVersion: 1\\nArchitecture: all\\nMaintainer: x <x@example.org>\\nDescription: x\\n' >half/DEBIAN/control\n\
@@ -108,7 +107,7 @@ const HALF: Damage = Damage {
 
 static BEFORE: Mutex<Option<Before>> = Mutex::new(None);
 
-/// A cluster with both machines in it; and how they looked before.
+/// Creates a cluster with both machines, and returns their state before.
 fn cluster(world: &World) -> Before {
     let before = BEFORE.lock().unwrap().take();
     let before = before.filter(|_| {
@@ -125,7 +124,7 @@ fn cluster(world: &World) -> Before {
     before
 }
 
-/// The next scenario finds the machines as this one leaves them.
+/// Keeps the state for the next scenario, which uses the same machines.
 fn keep(before: Before) {
     *BEFORE.lock().unwrap() = Some(before);
 }
@@ -138,7 +137,7 @@ fn reset(world: &World, nodes: &[&str]) -> Ended {
     world.start(&[&["reset", "--yes"], nodes].concat()).end(PATIENCE)
 }
 
-/// The errors of a machine, with what they say to do.
+/// The errors of a machine with their causes and hints.
 fn advice(ended: &Ended, node: &str) -> String {
     let of_node = |event: &&Value| event["event"] == "error" && event["node"] == node;
     let said = |error: &Value| {
@@ -149,8 +148,8 @@ fn advice(ended: &Ended, node: &str) -> String {
     ended.events.iter().filter(of_node).map(said).collect()
 }
 
-/// Each machine gets its damage. They go back at once; or it is said before the first change what people have to do, and
-/// once they have done that, they go back.
+/// Damages each machine. Either a reset restores both at once, or it says before the first change what the operator has to
+/// do, and a second reset restores them.
 fn both(world: &World, damages: [Damage; 2]) {
     let before = cluster(world);
     BOTH.iter().zip(&damages).for_each(|(node, damage)| drop(world.lab.ssh(node, damage.script)));
@@ -161,7 +160,7 @@ fn both(world: &World, damages: [Damage; 2]) {
         for (node, damage) in BOTH.iter().zip(&damages) {
             let said = advice(&ended, node);
             assert!(damage.words.iter().all(|word| said.contains(word)), "{node}: {said}");
-            assert!(shims(world, node).len() > 1, "the pods of {node} go on");
+            assert!(shims(world, node).len() > 1, "the pods of {node} keep running");
         }
         assert_eq!(looked, BOTH.map(|node| world.lab.looks(node)), "nothing was changed");
         BOTH.iter().zip(&damages).for_each(|(node, damage)| drop(world.lab.ssh(node, damage.mend)));
@@ -171,24 +170,25 @@ fn both(world: &World, damages: [Damage; 2]) {
     as_before(world, before, &mend);
 }
 
-/// The machines go back, and are as before; another reset has nothing to do. `mend`: what people take away then.
+/// Resets the machines and checks that they are as before, and that another reset does nothing. `mend` has the scripts
+/// that remove what remains.
 fn as_before(world: &World, before: Before, mend: &[(&str, &str)]) {
     let done = reset(world, &BOTH).good();
     assert!(done.changes() > 10, "{done:#?}");
     mend.iter().for_each(|(node, script)| drop(world.lab.ssh(node, script)));
-    compared(world, &before);
+    assert_both_as_before(world, &before);
     assert_eq!(reset(world, &BOTH).good().changes(), 0, "a second reset has nothing to do");
     keep(before);
 }
 
-fn compared(world: &World, before: &Before) {
+fn assert_both_as_before(world: &World, before: &Before) {
     for (node, before) in BOTH.iter().zip(before) {
         assert_one_as_before(world, node, before);
         assert_eq!(shims(world, node).len(), 0, "{node}");
     }
 }
 
-/// Docker starts its containers by the same containerd, in a namespace of its own.
+/// Docker runs its containers with the same containerd, in its own namespace.
 fn docker(world: &World) {
     cluster(world);
     world.lab.ssh(
@@ -206,10 +206,10 @@ fn docker(world: &World) {
     });
     assert!(said, "{:#?}", ended.events);
     assert!(shims(world, NODE).is_empty() && theirs.iter().all(alive));
-    assert_eq!(pauses(world).len(), 1, "the container of Docker's alone goes on");
+    assert_eq!(pauses(world).len(), 1, "only Docker's container keeps running");
 }
 
-/// The lock is of the kind that dpkg takes (fcntl).
+/// Takes the lock in the same way as dpkg (fcntl).
 const LOCK: &str = r#"cat >/root/lock.pl <<'END'
 use Fcntl;
 open(F, ">>", "/var/lib/dpkg/lock-frontend") or die;
@@ -224,7 +224,7 @@ fn lock(world: &World) {
     let before = cluster(world);
     world.lab.ssh(NODE, LOCK);
     let mut client = world.start(&["reset", "--yes", NODE]);
-    client.event("it says who holds the lock", 180, |e| {
+    client.event("it names the process that holds the lock", 180, |e| {
         let waits = e["for_what"].as_str();
         waits.is_some_and(|what| what.contains("held by process") && what.contains("(perl)"))
     });
@@ -271,7 +271,7 @@ fn stubborn(world: &World, finalizers: &str, seconds: &str) {
     world.kubectl(&["wait", "--for=condition=Ready", "pod/stubborn", "--timeout=60s"]);
 }
 
-/// It is deleted already, so the kubelet waits for it.
+/// The pod is being deleted, so the kubelet waits for its end.
 fn ignores_term(world: &World) {
     let before = cluster(world);
     stubborn(world, "", "3600");
@@ -308,8 +308,8 @@ fn finalizer(world: &World) {
     keep(before);
 }
 
-/// The daemon of a file system in user space, in a volume of a pod: it never answers, and is stopped besides. It runs here,
-/// for the lab's machines have no /dev/fuse.
+/// Mounts a FUSE file system in a pod's volume. Its daemon never answers and is stopped as well. It runs on the host,
+/// because the lab's machines have no /dev/fuse.
 fn fuse(world: &World, folder: &str) -> Option<Child> {
     let script = "exec 3<>/dev/fuse && nsenter -t $0 -m mount -i -t fuse -o fd=3,rootmode=40000,user_id=0,group_id=0 hung $1 &&\n\
         kill -s STOP $$ && sleep 600";
@@ -335,7 +335,7 @@ fn hung(world: &World) {
     let folder = "d=$(ls -d /var/lib/kubelet/pods/*/volumes | head -n 1)/kubernetes.io~csi/hung/mount; mkdir -p $d; echo $d";
     let folder = world.lab.ssh(NODE, folder);
     let Some(mut daemon) = fuse(world, folder.trim()) else {
-        println!("  SKIPPED: no file system in user space can be mounted here");
+        println!("  SKIPPED: this host cannot mount a FUSE file system");
         return keep(before);
     };
     let ended = reset(world, &[NODE]);
@@ -349,7 +349,7 @@ fn hung(world: &World) {
     keep(before);
 }
 
-/// The kubelet's folder is a link to another disk, containerd's is a disk of its own.
+/// The kubelet's folder is a link to another disk, and containerd's folder is a mount.
 fn links(world: &World) {
     let clean = cluster(world);
     reset(world, &[NODE]).good();
@@ -367,6 +367,6 @@ fn links(world: &World) {
         world.lab.ssh(NODE, "find /srv/data -mindepth 2; grep -c /srv/data/ /proc/mounts || :").trim(),
         "0"
     );
-    // Other scenarios want the machine as it was.
+    // Other scenarios need machines without these links.
     BEFORE.lock().unwrap().take();
 }

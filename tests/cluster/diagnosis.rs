@@ -1,9 +1,9 @@
-//! When it goes wrong: each of these is brought about for real, and an apply names it with its evidence and a remedy;
-//! mended, an apply makes everything right.
+//! Failures and their causes. Each scenario causes a real failure, and an apply reports the cause with evidence and a
+//! remedy. After the repair, an apply succeeds.
 //!
-//! Much of it ironstrap would prevent or mend by itself, so it is done behind its back: by drop-ins, by what stands
-//! between two machines, by checks that the inventory leaves out. One is played: no machine of the lab has a clock of
-//! its own, so a certificate from the future stands in for a clock that is behind.
+//! ironstrap would prevent or repair many of these failures. So the scenarios use drop-ins, packet filters between machines,
+//! and an inventory that ignores checks. One failure is simulated: the lab's machines share the host's clock, so a
+//! certificate from the future replaces a clock that is behind.
 
 use std::fs;
 use std::path::Path;
@@ -18,22 +18,22 @@ use crate::lab::text;
 use crate::world::{PATIENCE, World, set};
 use crate::{Ground, Scenario, so, until};
 
-/// What is brought about, and what must come of it.
+/// A failure, and the cause that an apply must report.
 struct Injection {
-    /// The name that the event has.
+    /// The name of the cause in the event.
     cause: &'static str,
-    /// Whose failure it is, and who has the evidence.
+    /// The node that fails, and the node with the evidence.
     node: &'static str,
     on: &'static str,
-    /// Words of them.
+    /// Words of the evidence and of the remedy.
     evidence: &'static str,
     remedy: &'static str,
     inventory: fn(&mut Table),
-    /// Of the apply.
+    /// Options of the apply.
     options: &'static [&'static str],
     break_it: fn(&World),
     mend: fn(&World),
-    /// An apply afterwards makes everything right; else the next scenario does.
+    /// Whether this scenario ends with an apply that succeeds. If not, a later scenario does.
     converges: bool,
 }
 
@@ -50,13 +50,13 @@ const PLAIN: Injection = Injection {
     converges: true,
 };
 
-/// nft, which the machines do not have; kube-proxy's image has it.
+/// The nft of kube-proxy's image, because the machines have none.
 const NFT: &str = "chroot /proc/$(pidof kube-proxy)/root nft";
 
 macro_rules! injected {
     ($($ground:ident $says:literal: $injection:expr;)+) => {
         &[$(Scenario {
-            says: concat!("named: ", $says),
+            says: concat!("cause: ", $says),
             ground: Ground::$ground,
             run: |world| injected(world, $injection),
         }),+]
@@ -64,7 +64,7 @@ macro_rules! injected {
 }
 
 pub const SCENARIOS: &[Scenario] = injected! {
-    Cluster "a packet filter that drops what it passes on": Injection {
+    Cluster "a packet filter drops forwarded packets": Injection {
         cause: "forward-drop",
         on: "m1",
         evidence: "chain forward of table inet mine has policy drop",
@@ -75,9 +75,9 @@ pub const SCENARIOS: &[Scenario] = injected! {
         mend: |w| drop(w.lab.ssh("m1", &format!("{NFT} delete table inet mine"))),
         ..PLAIN
     };
-    Cluster "a packet filter that drops what it passes on, on a node without a pod": Injection {
+    Cluster "a packet filter drops forwarded packets on a node without pods": Injection {
         cause: "forward-drop",
-        // m1 noticed it.
+        // m1 detects it.
         node: "w1",
         on: "w1",
         evidence: "chain forward of table inet mine has policy drop",
@@ -96,7 +96,7 @@ pub const SCENARIOS: &[Scenario] = injected! {
         cause: "containerd-stopped",
         evidence: "ActiveState=",
         remedy: "systemctl cat containerd",
-        inventory: files_stay,
+        inventory: without_unit_file_check,
         break_it: |w| {
             drop_in(w, "containerd", "[Service]\nExecStartPre=/bin/false\n");
             w.lab.ssh("w2", "systemctl stop containerd");
@@ -104,11 +104,11 @@ pub const SCENARIOS: &[Scenario] = injected! {
         mend: |w| undrop(w, "containerd"),
         ..PLAIN
     };
-    Cluster "swap is on whenever the kubelet starts": Injection {
+    Cluster "swap is on each time the kubelet starts": Injection {
         cause: "swap-on",
         evidence: "running with swap on is not supported",
         remedy: "swapoff -a",
-        inventory: files_stay,
+        inventory: without_unit_file_check,
         break_it: |w| {
             drop_in(w, "kubelet", "[Service]\nExecStartPre=/usr/sbin/swapon /swap.img\n");
             w.lab.ssh("w2", "systemctl stop kubelet");
@@ -116,7 +116,7 @@ pub const SCENARIOS: &[Scenario] = injected! {
         mend: |w| undrop(w, "kubelet"),
         ..PLAIN
     };
-    Cluster "the kubelet's port is taken": Injection {
+    Cluster "the kubelet's port is in use": Injection {
         cause: "port-taken",
         evidence: ":10250: bind: address already in use",
         remedy: "ss -ltnp 'sport = :10250'",
@@ -126,7 +126,7 @@ pub const SCENARIOS: &[Scenario] = injected! {
         mend: |w| drop(w.lab.ssh("w2", "systemctl stop other")),
         ..PLAIN
     };
-    Cluster "a package repository that is not there": Injection {
+    Cluster "a package repository does not exist": Injection {
         cause: "package-source-unreachable",
         evidence: "198.18.0.1:8444",
         remedy: "[packages]",
@@ -134,17 +134,17 @@ pub const SCENARIOS: &[Scenario] = injected! {
         break_it: |w| drop(w.lab.ssh("w2", "dpkg --force-all -r kubectl")),
         ..PLAIN
     };
-    Cluster "a field that kubeadm does not have": Injection {
+    Cluster "a field is unknown to kubeadm": Injection {
         cause: "field-unknown",
         node: "m1",
         on: "m1",
         evidence: r#"unknown field "apiServer.extraEnvs[0].valueFrom.noSuchField""#,
         remedy: "remove 'apiServer.extraEnvs[0].valueFrom.noSuchField' from",
-        // What is below `valueFrom` is the one part of it that `check` does not know.
+        // The only fields that `check` does not know are those below `valueFrom`.
         inventory: |i| set(i, &["kubeadm", "apiServer"], r#"{ extraEnvs = [{ name = "A", valueFrom = { noSuchField = 1 } }] }"#),
         ..PLAIN
     };
-    Cluster "an argument that the API server does not know": Injection {
+    Cluster "an argument is unknown to the API server": Injection {
         cause: "argument-unknown",
         node: "m1",
         on: "m1",
@@ -153,11 +153,11 @@ pub const SCENARIOS: &[Scenario] = injected! {
         inventory: |i| set(i, &["api-server", "no-such-flag"], r#""1""#),
         ..PLAIN
     };
-    Cluster "no way from a joining machine to the API": Injection {
+    Cluster "a joining machine has no route to the API": Injection {
         cause: "endpoint-unreachable",
         evidence: "198.18.0.11:6443",
         remedy: "check ip route",
-        inventory: unreached,
+        inventory: without_connectivity_checks,
         break_it: |w| {
             leave(w);
             w.lab.ssh("w2", "ip route add unreachable 198.18.0.11/32");
@@ -179,7 +179,7 @@ pub const SCENARIOS: &[Scenario] = injected! {
     };
     Before "another cluster answers at the endpoint": Injection {
         cause: "authority-unknown",
-        inventory: unreached,
+        inventory: without_connectivity_checks,
         evidence: "x509: certificate signed by unknown authority",
         remedy: "getent ahosts",
         break_it: |w| {
@@ -190,9 +190,9 @@ pub const SCENARIOS: &[Scenario] = injected! {
         converges: false,
         ..PLAIN
     };
-    Before "a certificate that begins in an hour, as for a clock that is an hour behind": Injection {
+    Before "a certificate becomes valid in an hour, as if the clock were an hour behind": Injection {
         cause: "clock",
-        inventory: unreached,
+        inventory: without_connectivity_checks,
         evidence: " is before ",
         remedy: "date -u",
         break_it: |w| {
@@ -204,7 +204,7 @@ pub const SCENARIOS: &[Scenario] = injected! {
         converges: false,
         ..PLAIN
     };
-    Before "a full disk under the kubelet": Injection {
+    Before "the disk of the kubelet is full": Injection {
         cause: "disk-full",
         evidence: "no space left on device",
         remedy: "df -h",
@@ -215,11 +215,11 @@ pub const SCENARIOS: &[Scenario] = injected! {
         converges: false,
         ..PLAIN
     };
-    Fresh "a packet filter that drops what it passes on, on a machine before it joins": Injection {
+    Fresh "a packet filter drops forwarded packets on a machine before it joins": Injection {
         cause: "forward-drop",
         evidence: "chain forward of table inet filter has policy drop",
         remedy: "range of the pods",
-        inventory: unreached,
+        inventory: without_connectivity_checks,
         break_it: |w| {
             w.lab.ssh(
                 "w2",
@@ -230,7 +230,7 @@ pub const SCENARIOS: &[Scenario] = injected! {
         mend: |w| drop(w.lab.ssh("w2", "nft delete table inet filter")),
         ..PLAIN
     };
-    Fresh "an image that the registry does not have": Injection {
+    Fresh "an image is missing in the registry": Injection {
         cause: "image-not-found",
         node: "m1",
         on: "m1",
@@ -239,13 +239,13 @@ pub const SCENARIOS: &[Scenario] = injected! {
         inventory: |i| {
             alone(i);
             set(i, &["cluster", "image-repository"], r#""registry.k8s.io/nowhere""#);
-            // Else it is found before it is tried.
+            // Otherwise a preflight check would find it.
             set(i, &["cluster", "ignore-preflight"], r#"["SystemVerification", "Sources"]"#);
         },
         converges: false,
         ..PLAIN
     };
-    Before "a registry that does not answer": Injection {
+    Before "a registry does not answer": Injection {
         cause: "registry-unreachable",
         node: "m1",
         on: "m1",
@@ -259,7 +259,7 @@ pub const SCENARIOS: &[Scenario] = injected! {
         converges: false,
         ..PLAIN
     };
-    Before "data of another cluster's etcd": Injection {
+    Before "the etcd data of another cluster is on the machine": Injection {
         cause: "etcd-data",
         node: "m1",
         on: "m1",
@@ -271,7 +271,7 @@ pub const SCENARIOS: &[Scenario] = injected! {
         converges: false,
         ..PLAIN
     };
-    Before "a kubelet with the other cgroup driver": Injection {
+    Before "the kubelet uses another cgroup driver": Injection {
         cause: "cgroup-driver",
         node: "m1",
         on: "m1",
@@ -279,14 +279,14 @@ pub const SCENARIOS: &[Scenario] = injected! {
         remedy: "SystemdCgroup",
         inventory: |i| {
             alone(i);
-            // Else it is found before it is tried.
+            // Otherwise a preflight check would find it.
             set(i, &["cluster", "ignore-preflight"], r#"["SystemVerification", "KubeletArgs"]"#);
         },
         break_it: |w| drop(w.lab.ssh("m1", "echo KUBELET_EXTRA_ARGS=--cgroup-driver=cgroupfs >/etc/default/kubelet")),
         mend: |w| drop(w.lab.ssh("m1", "rm /etc/default/kubelet; systemctl stop kubelet")),
         ..PLAIN
     };
-    Fresh "a kube-proxy that may not set its host's limits": Injection {
+    Fresh "kube-proxy may not set its host's limits": Injection {
         cause: "conntrack-limits",
         node: "m1",
         on: "m1",
@@ -304,20 +304,21 @@ pub const SCENARIOS: &[Scenario] = injected! {
         on: "m1",
         evidence: "failed to find plugin",
         remedy: "kubernetes-cni",
-        // Else another network that comes first is refused.
+        // Otherwise ironstrap would refuse another network whose configuration comes first.
         inventory: |i| set(i, &["cluster", "ignore-preflight"], r#"["SystemVerification", "Leftovers"]"#),
         options: &["--wait", "20"],
         break_it: |w| {
-            // Ours would be brought back before anything can fail for it, so this is another network's, and comes first.
+            // ironstrap would restore its own plugin before anything fails. So this is the plugin of another network,
+            // and its configuration comes first.
             w.lab.each(&format!("echo '{OTHER_NETWORK}' >{OTHER_CONFIG}"));
             w.kubectl(&["-n", "kube-system", "delete", "pod", "-l", "k8s-app=kube-dns", "--wait=false"]);
             let up = ["-n", "kube-system", "get", "deployment", "coredns", "-o", "jsonpath={.status.availableReplicas}"];
-            until("no DNS is left", 60, || crate::so(w.kubectl(&up).is_empty()));
+            until("no pod of coredns is available", 60, || crate::so(w.kubectl(&up).is_empty()));
         },
         mend: |w| w.lab.each(&format!("rm {OTHER_CONFIG}")),
         ..PLAIN
     };
-    Cluster "a machine that was given another name after it joined": Injection {
+    Cluster "the host name of a machine changes after the join": Injection {
         cause: "hostname-changed",
         evidence: "cannot read 'other', only its own Node",
         remedy: "hostnamectl set-hostname w2",
@@ -328,21 +329,21 @@ pub const SCENARIOS: &[Scenario] = injected! {
         mend: |w| drop(w.lab.ssh("w2", "hostnamectl hostname w2; systemctl restart kubelet")),
         ..PLAIN
     };
-    Cluster "an addon with an image that the registry does not have": Injection {
+    Cluster "an addon's image is missing in the registry": Injection {
         cause: "image-not-found",
         evidence: "docker.io/library/nowhere:1",
         remedy: "image-repository",
         break_it: |w| stuck(w, r#"{containers: [{name: web, image: "docker.io/library/nowhere:1"}]}"#),
         ..STUCK
     };
-    Before "an addon with a pod that no node takes": Injection {
+    Before "an addon's pod fits on no node": Injection {
         cause: "no-node",
         evidence: "pod default/stuck-",
         remedy: "kubectl describe nodes",
         break_it: |w| stuck(w, r#"{nodeSelector: {nowhere: "yes"}, containers: [{name: web, image: "docker.io/library/nginx:1"}]}"#),
         ..STUCK
     };
-    Before "an addon with a pod that the API server refuses": Injection {
+    Before "the API server refuses an addon's pod": Injection {
         cause: "pod-refused",
         evidence: "violates PodSecurity",
         remedy: "pod-security.kubernetes.io/enforce=privileged",
@@ -358,7 +359,7 @@ pub const SCENARIOS: &[Scenario] = injected! {
     };
 };
 
-/// An addon that can never be available. Its apply ends long before it has waited as long as it may.
+/// An addon that never becomes available. The apply fails long before the end of its waiting time.
 const STUCK: Injection = Injection {
     node: "m1",
     on: "m1",
@@ -380,13 +381,13 @@ fn stuck(world: &World, pod: &str) {
 const OTHER_CONFIG: &str = "/etc/cni/net.d/00-other.conflist";
 const OTHER_NETWORK: &str = r#"{"cniVersion": "0.3.1", "name": "other", "plugins": [{"type": "nosuch"}]}"#;
 
-/// Else it is found before it is tried.
-fn unreached(inventory: &mut Table) {
+/// Disables the connectivity checks, which would find the failure first.
+fn without_connectivity_checks(inventory: &mut Table) {
     set(inventory, &["cluster", "ignore-preflight"], r#"["SystemVerification", "Reach"]"#);
 }
 
-/// Else the lines of a drop-in that count are taken out of it.
-fn files_stay(inventory: &mut Table) {
+/// Disables the check of unit files, which would comment out the lines of the drop-in.
+fn without_unit_file_check(inventory: &mut Table) {
     set(inventory, &["cluster", "ignore-preflight"], r#"["SystemVerification", "UnitFiles"]"#);
 }
 
@@ -406,7 +407,7 @@ fn injected(world: &World, injection: Injection) {
     {
         assert!(named[0][key].as_str().unwrap().contains(piece), "{key}: {:#?}", named[0]);
     }
-    no_secrets(world, &report);
+    assert_report_without_secrets(world, &report);
     if injection.converges {
         world.inventory(|_| {});
         world.apply().good();
@@ -414,8 +415,8 @@ fn injected(world: &World, injection: Injection) {
     }
 }
 
-/// The report is there for its owner alone, tells what happened, and has none of the trust's secrets in it.
-fn no_secrets(world: &World, report: &Path) {
+/// Checks that only its owner can read the report, that all its parts exist, and that it contains no secret of the PKI.
+fn assert_report_without_secrets(world: &World, report: &Path) {
     use std::os::unix::fs::PermissionsExt;
     assert_eq!(fs::metadata(report).unwrap().permissions().mode() & 0o777, 0o600);
     let text = fs::read_to_string(report).unwrap();
@@ -435,8 +436,8 @@ pub fn cluster(world: &World) -> ironstrap::cluster::Cluster {
     ironstrap::inventory::read(&world.dir.join("inventory.toml")).unwrap()
 }
 
-/// A chain on w1 that drops what is for its pods, of which it has none; so a plan has nobody to ask, and does not say that all is
-/// right. Something else is to be done on w2.
+/// Adds a chain on w1 that drops packets for its pods. w1 has no pods, so a plan cannot test the connection and reports it as
+/// unchecked. w2 gets another drift, so the apply has something to do.
 fn drop_unseen(world: &World) {
     world.lab.ssh(
         "m1",
@@ -471,14 +472,13 @@ fn undrop(world: &World, unit: &str) {
     world.lab.ssh("w2", &format!("rm {file}; systemctl daemon-reload; systemctl reset-failed {unit}"));
 }
 
-/// w2 is no member any more, and the cluster does not know it.
+/// Removes w2 from the cluster: kubeadm resets it, and its Node is deleted.
 fn leave(world: &World) {
     world.lab.ssh("w2", "kubeadm reset -f >/dev/null 2>&1; rm -f /etc/cni/net.d/*; ip link del cni0 || :; ip link del flannel.1 || :");
     world.kubectl(&["delete", "node", "w2", "--ignore-not-found"]);
 }
 
-/// Something else than the API server answers w2 at the API's address, with the certificate that this trust has at
-/// that time.
+/// Starts a server on w2 that answers at the API's address, with a certificate that this PKI signs at this time.
 fn impostor(world: &World, mut pki: ClusterPki, now: OffsetDateTime) {
     pki.complete(&cluster(world), now).unwrap();
     for (file, end) in [("nodes/m1/apiserver.crt", "crt"), ("nodes/m1/apiserver.key", "key")] {
@@ -498,7 +498,7 @@ fn no_impostor(world: &World) {
         .ssh("w2", "systemctl stop impostor; ip address delete 198.18.0.11/32 dev lo; rm /root/impostor.*");
 }
 
-/// An etcd that was never this cluster's lays its data out on m1.
+/// Writes the data of a foreign etcd on m1.
 fn foreign_etcd(world: &World) {
     let (part, data) = (world.lab.run(&["part", "etcd"]), world.dir.join("etcd"));
     let etcd = Path::new(part.trim()).join("etcd");

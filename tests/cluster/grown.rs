@@ -1,4 +1,4 @@
-//! Growing: a machine that is added joins, one that was reinstalled joins again, and the others stay as they are.
+//! A new machine joins, and a reinstalled machine joins again. The other machines stay unchanged.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,24 +13,24 @@ use crate::{Ground, Scenario, so};
 
 pub const SCENARIOS: &[Scenario] = &[
     Scenario {
-        says: "a machine added to the inventory joins, and the others learn its name and no more",
+        says: "a machine added to the inventory joins, and the others get only its name",
         ground: Ground::Fresh,
-        run: added,
+        run: machine_is_added,
     },
     Scenario {
-        says: "a reinstalled machine is refused for its host key, and joins again when that is accepted",
+        says: "a reinstalled machine joins only after its new host key is accepted",
         ground: Ground::Before,
-        run: installed_anew,
+        run: machine_is_reinstalled,
     },
     Scenario {
-        says: "power lost before the cluster signs the kubelet's certificate: the next run joins the machine",
+        says: "a machine that lost power before it got its certificate joins with the next run",
         ground: Ground::Cluster,
-        run: cut_before_its_certificate,
+        run: power_is_lost_before_the_certificate,
     },
     Scenario {
-        says: "the control plane and a worker, off until their kubelets' certificates expired, come back",
+        says: "machines come back after the certificates of their kubelets expired",
         ground: Ground::Cluster,
-        run: off_for_a_year,
+        run: certificates_expired,
     },
 ];
 
@@ -46,9 +46,8 @@ const TOKENS: &[&str] = &[
     "name",
 ];
 
-/// What is to be seen of a machine that may change when another joins: its list of names, and the machine's own
-/// record of it.
-fn looks(world: &World, node: &str) -> BTreeSet<String> {
+/// The state of a machine that must not change when another joins. It leaves out /etc/hosts and ironstrap's record of it.
+fn unchanged_state(world: &World, node: &str) -> BTreeSet<String> {
     let grows = |line: &String| {
         let mut words = line.split(' ');
         words.any(|word| word == "/etc" || word == "/etc/hosts" || word.starts_with("/var/lib/ironstrap"))
@@ -56,7 +55,7 @@ fn looks(world: &World, node: &str) -> BTreeSet<String> {
     world.lab.looks(node).into_iter().filter(|line| !grows(line)).collect()
 }
 
-/// The programs that must not be restarted, with their process ids.
+/// The programs that must not restart, with their process ids.
 fn programs(world: &World, node: &str) -> Vec<(String, u32)> {
     let machine = world.lab.machine(node);
     let names = ["kubelet", "containerd", "kube-apiserver", "etcd", "flanneld", "kube-proxy"];
@@ -68,14 +67,14 @@ fn triple(node: &str, step: &str, that: &str) -> Triple {
     (node.into(), step.into(), that.into())
 }
 
-fn added(world: &World) {
+fn machine_is_added(world: &World) {
     world.inventory(|table| {
         table["nodes"].as_table_mut().unwrap().remove("w2").unwrap();
     });
     world.apply().good();
     assert_eq!(world.kubectl(TOKENS), "", "a token is left");
     world.assert_converged();
-    let before = OTHERS.map(|node| (looks(world, node), programs(world, node)));
+    let before = OTHERS.map(|node| (unchanged_state(world, node), programs(world, node)));
 
     world.inventory(|_| {});
     let planned = world.plan().triples("drift");
@@ -90,7 +89,7 @@ fn added(world: &World) {
 
     world.apply().good();
     for (node, before) in OTHERS.iter().zip(&before) {
-        let after = (looks(world, node), programs(world, node));
+        let after = (unchanged_state(world, node), programs(world, node));
         assert_eq!(&after, before, "{node} was touched");
     }
     assert_eq!(world.kubectl(TOKENS), "", "a token was made");
@@ -104,8 +103,8 @@ fn assert_is_ready(world: &World) {
     assert_eq!(world.kubectl(&["get", "node", "w2", "-o", ready]), format!("True {}", id.trim()));
 }
 
-fn installed_anew(world: &World) {
-    // What the operator knows of host keys, apart from what the lab itself writes down.
+fn machine_is_reinstalled(world: &World) {
+    // The operator's own known_hosts file, because the lab rewrites its own.
     let (known, lab) = (world.dir.join("known_hosts"), &world.lab.home);
     fs::copy(lab.join("known_hosts"), &known).unwrap();
     let path = format!("{:?}", known.to_str().unwrap());
@@ -116,13 +115,13 @@ fn installed_anew(world: &World) {
     }
     world.lab.run(&["fresh", "w2"]);
     let new = fingerprint(world);
-    let before = OTHERS.map(|node| (looks(world, node), programs(world, node)));
+    let before = OTHERS.map(|node| (unchanged_state(world, node), programs(world, node)));
 
     let refused = world.apply().refused(8, "w2", &["the host key of 198.18.0.13", &old, &new]);
     assert_eq!(refused.changes(), 0);
     let hints: Vec<&str> = refused.events.iter().filter_map(|event| event["hint"].as_str()).collect();
     let command = hints.iter().find_map(|hint| hint.split_once(": ")?.1.split_once(", then again with"));
-    let (command, rest) = command.unwrap_or_else(|| panic!("no command among {hints:?}"));
+    let (command, rest) = command.unwrap_or_else(|| panic!("no hint contains a command: {hints:?}"));
     assert!(rest.contains("--accept-new-host-keys"), "{rest}");
     let done = Command::new("sh").args(["-c", command]).output().unwrap();
     assert!(done.status.success(), "{command}: {}", text(&done.stderr));
@@ -130,21 +129,21 @@ fn installed_anew(world: &World) {
     world.start(&["apply", "--yes", "--accept-new-host-keys"]).end(crate::world::PATIENCE).good();
     assert_is_ready(world);
     for (node, before) in OTHERS.iter().zip(&before) {
-        let after = (looks(world, node), programs(world, node));
+        let after = (unchanged_state(world, node), programs(world, node));
         assert_eq!(&after, before, "{node} was touched");
     }
     world.assert_converged();
 }
 
-/// The controller manager does not work while w2 joins, so that its kubelet waits for a certificate.
-fn cut_before_its_certificate(world: &World) {
+/// The controller manager is stopped while w2 joins, so its kubelet waits for a certificate.
+fn power_is_lost_before_the_certificate(world: &World) {
     let (m1, w2) = (world.lab.machine("m1"), world.lab.machine("w2"));
     world.start(&["remove", "--yes", "w2"]).end(PATIENCE).good();
     let managers = m1.running("kube-controller-manager", &[]);
     assert_eq!(managers.len(), 1);
     let mut client = world.applying();
     client.until("w2 joins", PATIENCE, |_| so(!w2.running("kubeadm", &["join"]).is_empty()));
-    // Not earlier: its kubelet starts it again when it has not answered for 80 seconds.
+    // Not earlier: the kubelet restarts a controller manager that does not answer for 80 seconds.
     signal("STOP", &managers);
     client.until("w2 asks for its certificate", 60, |_| so(bootstrapping(&w2)));
     world.lab.run(&["cut", "w2"]);
@@ -154,15 +153,15 @@ fn cut_before_its_certificate(world: &World) {
 
     let plan = world.plan();
     let (drift, member) = (plan.triples("drift"), triple("w2", "member", "member.joined"));
-    assert!(drift.contains(&member), "it counts as joined: {drift:#?} {}", plan.errors());
+    assert!(drift.contains(&member), "the plan treats it as joined: {drift:#?} {}", plan.errors());
     signal("CONT", &managers);
     world.apply().good();
     assert_is_ready(world);
     world.assert_converged();
 }
 
-/// A kubelet with an expired certificate ends as soon as it starts, so that the control plane does not come up by itself.
-fn off_for_a_year(world: &World) {
+/// A kubelet with an expired certificate ends as soon as it starts, so the control plane does not start by itself.
+fn certificates_expired(world: &World) {
     for node in ["m1", "w1"] {
         kubelets(world, node, "ca", "", -1);
         world.lab.run(&["cut", node]);
@@ -178,7 +177,7 @@ fn off_for_a_year(world: &World) {
     world.assert_converged();
 }
 
-/// Of the host key that w2 has now, as ssh-keygen shows it.
+/// The fingerprint of w2's present host key, in the format of ssh-keygen.
 pub fn fingerprint(world: &World) -> String {
     let key = world.lab.home.join("hostkeys/w2.pub");
     let shown = Command::new("ssh-keygen").args(["-l", "-f"]).arg(key).output().unwrap();

@@ -1,5 +1,5 @@
-//! Killed anywhere, the next run finishes the job: the client, kubeadm, the power. What is to be caught half done
-//! is stopped for the time of looking at it, so that it is certain to be half done.
+//! The client, kubeadm or a machine is killed in the middle of an apply, and the next run completes it. The tests stop
+//! processes with SIGSTOP, so that a step is certainly incomplete.
 
 use std::time::{Duration, Instant};
 
@@ -10,66 +10,66 @@ use crate::lab::{Machine, NODES, Process, alive, signal};
 use crate::world::{PATIENCE, World};
 use crate::{Ground, Scenario, so, until};
 
-/// One bring-up from nothing, its client killed over and over.
+/// One apply of new machines. Its client is killed many times.
 pub const CLIENT: &[Scenario] = &[
     Scenario {
-        says: "the client killed while apt unpacks: the next one waits for apt",
+        says: "after a kill while apt unpacks, the next run waits for apt",
         ground: Ground::Fresh,
         run: while_apt_unpacks,
     },
     Scenario {
-        says: "the client killed, and its script, while the trust is half laid out",
+        says: "client and script are killed while half of the PKI is written",
         ground: Ground::Before,
-        run: trust_half_laid_out,
+        run: half_of_the_pki,
     },
     Scenario {
-        says: "the client killed in init, before the API answers",
+        says: "the client is killed in init, before the API answers",
         ground: Ground::Before,
         run: before_the_api,
     },
     Scenario {
-        says: "the client killed in init, when the API is up and kubeadm has not said so",
+        says: "the client is killed in init, after the API is ready and before kubeadm uploads its configuration",
         ground: Ground::Before,
         run: before_upload,
     },
     Scenario {
-        says: "the client killed while the network is half applied and a worker asks for its certificate",
+        says: "the client is killed while half of the network is applied and a worker requests its certificate",
         ground: Ground::Before,
         run: network_and_bootstrap,
     },
-    Scenario { says: "after all that the next run makes the cluster", ground: Ground::Before, run: finished },
+    Scenario { says: "after all these kills the next run completes the cluster", ground: Ground::Before, run: finished },
 ];
 
-/// Another, in which the machines are hit.
+/// A second apply of new machines. Machines lose power, and kubeadm is killed.
 pub const NODE: &[Scenario] = &[
     Scenario {
-        says: "power lost at a worker in apt, kubeadm killed in init: the run says so",
+        says: "a power loss of a worker in apt and a killed kubeadm init fail the run",
         ground: Ground::Fresh,
         run: worker_cut_and_init_killed,
     },
     Scenario {
-        says: "power lost at the control plane in the middle of init: the run goes on by itself",
+        says: "a run continues after a power loss of the control plane in init",
         ground: Ground::Before,
         run: init_cut,
     },
     Scenario {
-        says: "kubeadm killed in join: the next run makes the cluster",
+        says: "after a killed kubeadm join the next run completes the cluster",
         ground: Ground::Before,
         run: join_killed,
     },
 ];
 
-/// A third, in which only the way to the machines is.
+/// A third apply of new machines. Only SSH connections are cut.
 pub const WAY: &[Scenario] = &[Scenario {
-    says: "connections cut over and over: one run still makes the cluster",
+    says: "a run completes the cluster although its connections are cut many times",
     ground: Ground::Fresh,
     run: cut_over_and_over,
 }];
 
-/// Long for what has to happen in between, on two busy cores.
+/// In seconds: long enough for each intermediate step on two busy cores.
 const SOON: u64 = 120;
 
-/// dpkg in the middle of taking the kubelet's package apart, stopped.
+/// Waits until dpkg unpacks the kubelet's package, and stops it.
 pub fn dpkg_unpacking(client: &mut Client, machine: &Machine) -> Vec<Process> {
     client.until("dpkg unpacks the kubelet", SOON, |_| so(machine.has("/usr/bin/kubelet.dpkg-new")));
     let dpkg = machine.running("dpkg", &[]);
@@ -79,7 +79,7 @@ pub fn dpkg_unpacking(client: &mut Client, machine: &Machine) -> Vec<Process> {
 }
 
 fn while_apt_unpacks(world: &World) {
-    // m1 is for the next scenario: it may not get its trust yet, however far ahead of w1 it would be.
+    // The next scenario needs m1 without its PKI, so this run excludes m1.
     let limited = ["apply", "--yes", "--limit", "w1"];
     let mut client = world.start(&limited);
     let w1 = world.lab.machine("w1");
@@ -87,8 +87,8 @@ fn while_apt_unpacks(world: &World) {
     client.kill();
     assert!(!dpkg.is_empty() && dpkg.iter().all(alive), "dpkg outlives the client");
     assert!(w1.has("/run/systemd/transient/ironstrap-kubelet.service"));
-    assert!(!w1.has("/usr/bin/kubelet"), "half unpacked");
-    // From another folder nobody passes it.
+    assert!(!w1.has("/usr/bin/kubelet"), "the kubelet is already unpacked");
+    // A run from another folder cannot take over.
     let copy = world.copy("copy");
     let over = world.start_as("operator", &copy, &["apply", "--yes", "--limit", "w1", "--take-over"]).end(60);
     over.refused(9, "w1", &["ironstrap-kubelet of operator@", " still "]);
@@ -101,34 +101,34 @@ fn while_apt_unpacks(world: &World) {
     next.event("it shows what apt has said", SOON, |e| e["event"] == "said" && e["node"] == "w1");
     signal("CONT", &dpkg);
     until("apt is done on w1", SOON, || so(w1.has("/usr/bin/kubelet") && w1.has("/usr/bin/kubeadm")));
-    // It has to join, and who would let it in is none of this run's business.
+    // w1 cannot join, because --limit excludes m1.
     let ended = next.end(SOON);
     let code = ended.code.unwrap();
     ended.refused(code, "w1", &["waits for m1, which --limit excludes"]);
     assert!(code == 5 || code == 8, "{code}");
-    assert!(!world.lab.machine("m1").has("/etc/kubernetes"), "m1 was not to be touched");
-    assert!(!w1.has(&script) && !w1.has(&script.replace(".sh", ".log")), "the next run sweeps: {script}");
+    assert!(!world.lab.machine("m1").has("/etc/kubernetes"), "m1 was changed");
+    assert!(!w1.has(&script) && !w1.has(&script.replace(".sh", ".log")), "the next run deletes: {script}");
 }
 
 pub fn attached(event: &Value, node: &str, unit: &str) -> bool {
     event["event"] == "attached" && event["node"] == node && event["unit"] == unit
 }
 
-fn trust_half_laid_out(world: &World) {
+fn half_of_the_pki(world: &World) {
     let mut client = world.applying();
     let m1 = world.lab.machine("m1");
-    client.until("the trust begins to be laid out", SOON, |_| so(m1.has("/etc/kubernetes/pki/ca.key")));
+    client.until("the first file of the PKI exists", SOON, |_| so(m1.has("/etc/kubernetes/pki/ca.key")));
     let scripts = m1.running("sh", &["-s"]);
     signal("STOP", &scripts);
     let is_half = || m1.has("/etc/kubernetes/pki/ca.key") && !m1.has("/etc/kubernetes/pki/sa.pub");
-    assert!(is_half(), "the trust is not half laid out");
+    assert!(is_half(), "not exactly half of the PKI is written");
     client.kill();
     signal("KILL", &scripts);
     until("the script has ended", 10, || so(!scripts.iter().any(alive)));
-    assert!(is_half(), "the trust is not half laid out");
+    assert!(is_half(), "not exactly half of the PKI is written");
 }
 
-/// kubeadm, stopped where it waits for the API server to come.
+/// Waits until kubeadm waits for the API server, and stops it.
 fn init_waiting(client: &mut Client, m1: &Machine) -> Vec<Process> {
     let begun =
         || m1.has("/etc/kubernetes/manifests/kube-apiserver.yaml") && !m1.running("kubelet", &[]).is_empty();
@@ -149,23 +149,23 @@ fn before_the_api(world: &World) {
     assert!(kubeadm.iter().all(alive), "kubeadm outlives the client");
 }
 
-/// kubectl on m1 as long as init is not done.
+/// kubectl on m1 before the end of init.
 const SUPER_KUBECTL: &str = "kubectl --kubeconfig /etc/kubernetes/super-admin.conf --request-timeout=5s";
 
-/// Waits until the API is up, and makes sure that kubeadm has not told the cluster about itself.
+/// Waits until the API is ready, and checks that kubeadm has not uploaded its configuration yet.
 fn api_up_and_nothing_uploaded(world: &World, m1: &Machine) {
     until("the API server listens", SOON, || so(m1.listens(6443)));
     let ready = format!("{SUPER_KUBECTL} get --raw /readyz 2>&1 || :");
     until("the API is ready", SOON, || so(world.lab.ssh("m1", &ready) == "ok"));
     let get = format!("{SUPER_KUBECTL} -n kube-system get configmap kubeadm-config 2>&1 || :");
     let maps = world.lab.ssh("m1", &get);
-    assert!(maps.contains("NotFound"), "kubeadm-config is not to be there yet: {maps}");
+    assert!(maps.contains("NotFound"), "kubeadm-config exists already: {maps}");
 }
 
 fn before_upload(world: &World) {
     let m1 = world.lab.machine("m1");
     let kubeadm = m1.running("kubeadm", &["init"]);
-    assert_eq!(kubeadm.len(), 1, "stopped by the scenario before");
+    assert_eq!(kubeadm.len(), 1, "the scenario before left a stopped kubeadm");
     let mut client = world.applying();
     client.event("the client waits for init", SOON, |e| attached(e, "m1", "kubeadm"));
     api_up_and_nothing_uploaded(world, &m1);
@@ -174,7 +174,7 @@ fn before_upload(world: &World) {
     api_up_and_nothing_uploaded(world, &m1);
 }
 
-/// A worker whose kubelet has begun to ask for its certificate, and has none.
+/// Whether a worker's kubelet runs and waits for its certificate.
 pub fn bootstrapping(machine: &Machine) -> bool {
     machine.has("/etc/kubernetes/bootstrap-kubelet.conf")
         && !machine.has("/var/lib/kubelet/pki/kubelet-client-current.pem")
@@ -187,11 +187,10 @@ fn applies_the_network(client: &mut Client) -> bool {
     client.seen.iter().any(|e| e["event"] == "fixing" && e["step"] == "network")
 }
 
-/// A port of m1 that takes connections and never answers.
+/// A port of m1 that accepts connections and never answers.
 const SILENT_PORT: &str = "9999";
 
-/// From here on a request for flannel's DaemonSet waits for half a minute and is refused then. What is asked about it
-/// does not answer.
+/// Adds a webhook that never answers. A request to create flannel's DaemonSet now waits for half a minute and then fails.
 fn hold_daemonsets(world: &World) {
     let webhook = format!(
         r#"{{"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
@@ -246,7 +245,7 @@ fn network_and_bootstrap(world: &World) {
     assert_half_network(world);
     client.kill();
     assert!(joining.iter().all(alive), "kubelet and kubeadm outlive the client: {joining:?}");
-    until("kubectl, which speaks to nobody any more, ends", 60, || so(!network.iter().any(alive)));
+    until("kubectl has ended", 60, || so(!network.iter().any(alive)));
     assert_half_network(world);
     release_daemonsets(world);
     assert!(bootstrapping(&w1));
@@ -256,7 +255,7 @@ fn network_and_bootstrap(world: &World) {
     next.kill();
 }
 
-/// Something of flannel is there, and something is not.
+/// Checks that flannel's namespace exists and its DaemonSet does not.
 fn assert_half_network(world: &World) {
     let there = ["namespace kube-flannel", "daemonset flannel"].map(|object| is_there(world, object));
     assert_eq!(there, [true, false]);
@@ -282,7 +281,7 @@ fn worker_cut_and_init_killed(world: &World) {
     signal("KILL", &kubeadm);
     assert!(boot.wait().unwrap().success(), "w1 boots");
     let ended = client.end(PATIENCE);
-    assert!(!m1.has("/var/lib/ironstrap/kubeadm-receipt"), "init did not get to its end");
+    assert!(!m1.has("/var/lib/ironstrap/kubeadm-receipt"), "init ended successfully");
     let code = ended.code.unwrap();
     assert!(code == 7 || code == 8, "{code}: {}", ended.errors());
     ended.refused(code, "m1", &["member: the fix failed: expected that m1 runs the control plane"]);
@@ -320,7 +319,7 @@ fn join_killed(world: &World) {
     assert_eq!(nodes, "True True True");
 }
 
-/// How often a machine's connections are cut, each in its turn, and how many times in all.
+/// The pause between two cuts of connections, and their number. The machines take turns.
 const CUT_EVERY: Duration = Duration::from_secs(2);
 const CUTS: usize = 40;
 
@@ -335,7 +334,7 @@ fn cut_over_and_over(world: &World) {
             let sessions: Vec<Process> =
                 machines[cuts % NODES.len()].processes().into_iter().filter(of_sshd).collect();
             signal("KILL", &sessions);
-            // Before they are in there is nobody to cut off.
+            // Only a machine with a session counts.
             cuts += usize::from(!sessions.is_empty());
             next = Instant::now() + CUT_EVERY;
         }

@@ -1,5 +1,5 @@
-//! Several control planes: they join one after the other, a change goes round with an API to speak to all the time, and
-//! none goes that etcd needs.
+//! Several control planes. They join one after the other, an API server is available during a rollout, and etcd keeps its
+//! majority.
 
 use std::fs;
 use std::process::{Child, Stdio};
@@ -14,39 +14,39 @@ use crate::{Ground, Scenario, so, until};
 
 pub const SCENARIOS: &[Scenario] = &[
     Scenario {
-        says: "three control planes from nothing, one joining after the other",
+        says: "three control planes are created, and they join one after the other",
         ground: Ground::Fresh,
-        run: from_nothing,
+        run: three_are_created,
     },
     Scenario {
-        says: "a changed argument and renewed certificates go round, and some API server always answers",
+        says: "a rollout of an argument and certificates keeps at least one API server available",
         ground: Ground::Before,
-        run: goes_round,
+        run: changes_are_rolled_out,
     },
     Scenario {
-        says: "a member of etcd that is nobody is named, and left to a human",
+        says: "an unknown member of etcd is reported and not removed",
         ground: Ground::Before,
-        run: nobody,
+        run: unknown_member,
     },
     Scenario {
-        says: "a control plane that etcd needs is not removed, and nothing is changed",
+        says: "a control plane that etcd needs for its majority is not removed",
         ground: Ground::Before,
-        run: needed,
+        run: majority_is_kept,
     },
     Scenario {
-        says: "a removal killed once etcd has let go is finished by the next, and the others go on",
+        says: "a removal that is killed after etcd lost the member is completed by the next run",
         ground: Ground::Before,
-        run: removed,
+        run: killed_removal_is_completed,
     },
     Scenario {
-        says: "kubeadm killed while etcd takes in a control plane: the next run finishes it",
+        says: "after kubeadm is killed while it joins etcd, the next run completes the join",
         ground: Ground::Before,
         run: killed_joining_etcd,
     },
     Scenario {
-        says: "the first control plane, reinstalled, joins the others, and begins no cluster of its own",
+        says: "the reinstalled first control plane joins the others instead of a new cluster",
         ground: Ground::Before,
-        run: first_anew,
+        run: first_is_reinstalled,
     },
 ];
 
@@ -61,7 +61,7 @@ fn status(world: &World) -> Value {
     ended.events.last().unwrap().clone()
 }
 
-/// All three are voting members of etcd and well, and so are their API servers.
+/// Checks that all three are healthy voting members of etcd, and that their API servers are healthy.
 fn assert_all_well(world: &World) {
     let status = status(world);
     let member = |name: &str| json!({"name": name, "healthy": true, "learner": false, "why": null});
@@ -73,7 +73,7 @@ fn assert_all_well(world: &World) {
     assert_eq!(status["cluster"]["ready"], json!(3));
 }
 
-/// Whose member stage began and ended, in the order in which that was told.
+/// The begin and the end of each node's member stage, in the order of the events.
 fn turns(ended: &Ended) -> Vec<(&'static str, String)> {
     let turn = |event: &Value| {
         let node = event["node"].as_str()?.to_string();
@@ -93,11 +93,11 @@ fn assert_in_turn(ended: &Ended) {
         assert_eq!(next, Some(&("ends", node.clone())), "two at a time: {turns:?}");
     }
     for node in NODES {
-        assert!(turns.contains(&("begins", node.into())), "{node} had no turn: {turns:?}");
+        assert!(turns.contains(&("begins", node.into())), "{node} had no member stage: {turns:?}");
     }
 }
 
-fn from_nothing(world: &World) {
+fn three_are_created(world: &World) {
     world.inventory(planes);
     assert_in_turn(&world.apply().good());
     let again = world.apply().good();
@@ -108,7 +108,7 @@ fn from_nothing(world: &World) {
     assert_all_well(world);
 }
 
-/// Asks all API servers again and again whether they are ready, and writes down which are.
+/// Polls the readiness of all API servers and records which are ready.
 struct Watch<'a> {
     world: &'a World,
     child: Child,
@@ -129,7 +129,7 @@ impl Watch<'_> {
         Watch { world, child }
     }
 
-    /// How many were up, each time.
+    /// The number of ready API servers in each poll.
     fn end(mut self) -> Vec<usize> {
         fs::write(self.world.dir.join("end"), "").unwrap();
         assert!(self.child.wait().unwrap().success());
@@ -138,7 +138,7 @@ impl Watch<'_> {
     }
 }
 
-fn goes_round(world: &World) {
+fn changes_are_rolled_out(world: &World) {
     world.inventory(|table| {
         planes(table);
         set(table, &["api-server", "event-ttl"], "\"3h0m0s\"");
@@ -148,8 +148,8 @@ fn goes_round(world: &World) {
     let changed = world.apply().good();
     let up = watch.end();
     assert!(up.len() > 20, "{up:?}");
-    assert!(up.iter().all(|up| *up >= 1), "nobody answered for a while: {up:?}");
-    assert!(up.iter().any(|up| *up < 3), "none was restarted: {up:?}");
+    assert!(up.iter().all(|up| *up >= 1), "no API server was ready for a while: {up:?}");
+    assert!(up.iter().any(|up| *up < 3), "no API server restarted: {up:?}");
     assert_in_turn(&changed);
     for node in NODES {
         let server = world.lab.machine(node).running("kube-apiserver", &["--event-ttl=3h0m0s"]);
@@ -161,7 +161,7 @@ fn goes_round(world: &World) {
     assert_all_well(world);
 }
 
-fn nobody(world: &World) {
+fn unknown_member(world: &World) {
     const ID: &str = "bootstrap.etcd-members";
     let member = |what: &str, body: &str| {
         world.lab.ssh(
@@ -192,7 +192,7 @@ fn remove(world: &World, node: &str) -> Ended {
     world.start(&["remove", "--yes", node]).end(PATIENCE)
 }
 
-fn needed(world: &World) {
+fn majority_is_kept(world: &World) {
     let manifest = "/etc/kubernetes/manifests/etcd.yaml";
     world.lab.ssh("w2", &format!("mv {manifest} /root/"));
     let w2 = world.lab.machine("w2");
@@ -201,7 +201,7 @@ fn needed(world: &World) {
     remove(world, "w1").refused(5, "w1", &["etcd would lose its majority", "silent: w2"]);
     assert_untouched(&before, &world.lab.look_at_all());
     world.lab.ssh("w2", &format!("mv /root/etcd.yaml {manifest}"));
-    // Its API server died in the meantime, and is tried again ever more rarely.
+    // Its API server ended meanwhile, and the kubelet restarts it ever more rarely.
     until("w2 is back", 240, || so(world.start(&["plan", "--exit-code"]).end(60).code == Some(0)));
 }
 
@@ -213,12 +213,12 @@ fn members(world: &World) -> Vec<String> {
     names
 }
 
-fn removed(world: &World) {
+fn killed_removal_is_completed(world: &World) {
     let mut client = world.start(&["remove", "--yes", "w2"]);
-    client.event("etcd is to forget w2", PATIENCE, |event| {
+    client.event("the removal from etcd begins", PATIENCE, |event| {
         event["event"] == "fixing" && event["id"] == "remove.etcd-member"
     });
-    until("etcd has let go", 60, || so(members(world) == ["m1", "w1"]));
+    until("w2 is no member of etcd", 60, || so(members(world) == ["m1", "w1"]));
     client.signal("KILL");
     drop(client.end(30));
     remove(world, "w2").good();
@@ -236,7 +236,7 @@ fn removed(world: &World) {
     world.assert_converged();
 }
 
-/// Applies, and kills kubeadm on w2 once that is so there.
+/// Starts an apply, and kills kubeadm on w2 when `is` holds there.
 fn kill_in_join(world: &World, what: &str, is: impl Fn(&Machine) -> bool) {
     let mut client = world.applying();
     let w2 = world.lab.machine("w2");
@@ -245,7 +245,7 @@ fn kill_in_join(world: &World, what: &str, is: impl Fn(&Machine) -> bool) {
         (is(&w2) && !kubeadm.is_empty()).then_some(kubeadm)
     });
     signal("KILL", &kubeadm);
-    assert!(!w2.has("/var/lib/ironstrap/kubeadm-receipt"), "it was through already");
+    assert!(!w2.has("/var/lib/ironstrap/kubeadm-receipt"), "kubeadm had already completed the join");
     let ended = client.end(PATIENCE);
     assert_ne!(ended.code, Some(0), "{}", ended.errors());
 }
@@ -253,7 +253,7 @@ fn kill_in_join(world: &World, what: &str, is: impl Fn(&Machine) -> bool) {
 fn killed_joining_etcd(world: &World) {
     world.inventory(planes);
     kill_in_join(world, "kubeadm joins etcd", |w2| w2.has("/etc/kubernetes/manifests/etcd.yaml"));
-    // Now there is a member without a vote, and an API server that has nothing to answer from.
+    // Now etcd has a member without a vote, and the API server of w2 has no data.
     kill_in_join(world, "the kubelet has its credentials", |w2| {
         w2.has("/var/lib/kubelet/pki/kubelet-client-current.pem")
     });
@@ -262,7 +262,7 @@ fn killed_joining_etcd(world: &World) {
     assert_all_well(world);
 }
 
-fn first_anew(world: &World) {
+fn first_is_reinstalled(world: &World) {
     let before = world.kubectl(&["get", "namespace", "kube-system", "-o", "jsonpath={.metadata.uid}"]);
     world.lab.run(&["fresh", "m1"]);
     world.apply().good();

@@ -1,5 +1,4 @@
-//! A node that leaves a running cluster: its pods go elsewhere, its machine goes back to what it was, and it can come
-//! again.
+//! A node is removed from a running cluster. Its pods move to other nodes, its machine is restored, and it can join again.
 
 use serde_json::Value;
 
@@ -10,29 +9,29 @@ use crate::{Ground, Scenario, so, until};
 
 pub const SCENARIOS: &[Scenario] = &[
     Scenario {
-        says: "a removal that would cost too much is refused, and nothing is changed",
+        says: "a removal that would lose the control plane or pods is refused without a change",
         ground: Ground::Cluster,
         run: refused,
     },
     Scenario {
-        says: "a disruption budget that cannot be kept stops a removal, and the machine goes on",
+        says: "a disruption budget stops a removal, and the machine stays in the cluster",
         ground: Ground::Cluster,
-        run: budget,
+        run: disruption_budget,
     },
     Scenario {
-        says: "a removal killed after the cordon goes on, pods move within their budget, the machine is clean",
+        says: "the next run completes a removal that was killed after the cordon",
         ground: Ground::Cluster,
         run: killed_and_finished,
     },
     Scenario { says: "a removed node joins again", ground: Ground::Before, run: joins_again },
     Scenario {
-        says: "a machine that does not answer is taken out of the cluster by force alone",
+        says: "a machine that does not answer is removed only with --force",
         ground: Ground::Cluster,
-        run: silent,
+        run: silent_machine,
     },
 ];
 
-/// Three pods, spread over both workers, of which two have to run.
+/// Three pods on both workers with a disruption budget.
 const PAGES: &str = r#"
 apiVersion: apps/v1
 kind: Deployment
@@ -62,14 +61,14 @@ spec:
 fn spread(world: &World, available: u32) {
     world.create("spread.yaml", &PAGES.replace("AVAILABLE", &available.to_string()));
     world.kubectl(&["rollout", "status", "deployment/spread", "--timeout=90s"]);
-    until("a pod of it runs on w2", 10, || so(on(world, "w2").iter().any(|pod| pod.starts_with("spread-"))));
+    until("a pod of spread runs on w2", 10, || so(on(world, "w2").iter().any(|pod| pod.starts_with("spread-"))));
 }
 
-fn no_spread(world: &World) {
+fn delete_spread(world: &World) {
     world.kubectl(&["delete", "pdb/spread", "deployment/spread", "--ignore-not-found"]);
 }
 
-/// The names of the pods in the default namespace on a node.
+/// The names of a node's pods in the default namespace.
 fn on(world: &World, node: &str) -> Vec<String> {
     let selector = format!("spec.nodeName={node}");
     let pods = world.kubectl_json(&["get", "pods", "--field-selector", &selector, "-o", "json"]);
@@ -109,13 +108,13 @@ fn refused(world: &World) {
     assert_untouched(&before, &world.lab.look_at_all());
 }
 
-fn budget(world: &World) {
+fn disruption_budget(world: &World) {
     spread(world, 3);
     let ended = remove(world, "w2", &["--drain-timeout", "8"]);
     ended.refused(7, "m1", &["removal: the fix failed", "disruption budget"]);
     assert!(is_cordoned(world, "w2") && !on(world, "w2").is_empty());
-    assert!(world.lab.machine("w2").has("/etc/kubernetes/kubelet.conf"), "its machine is left alone");
-    no_spread(world);
+    assert!(world.lab.machine("w2").has("/etc/kubernetes/kubelet.conf"), "its machine was changed");
+    delete_spread(world);
     world.kubectl(&["uncordon", "w2"]);
     world.assert_converged();
 }
@@ -138,7 +137,7 @@ fn killed_and_finished(world: &World) {
         assert!(!machine.has(path), "{path} is left on w2");
     }
     assert_eq!(remove(world, "w2", &[]).good().changes(), 0);
-    no_spread(world);
+    delete_spread(world);
 }
 
 fn joins_again(world: &World) {
@@ -148,7 +147,7 @@ fn joins_again(world: &World) {
     assert!(!is_cordoned(world, "w2"));
 }
 
-fn silent(world: &World) {
+fn silent_machine(world: &World) {
     world.lab.run(&["halt", "w2"]);
     remove(world, "w2", &[]).refused(5, "w2", &["does not answer"]);
     assert_eq!(nodes(world), "m1 w1 w2");

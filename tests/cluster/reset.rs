@@ -1,5 +1,5 @@
-//! After a reset a machine is as it was before ironstrap, and what others have on it goes on: compared as lists of
-//! all that there is to see, except what is named here one by one.
+//! A reset restores the state of a machine before ironstrap, and foreign programs on it keep running. The tests compare lists
+//! of everything that can be seen on the machine. `NAMED` has the exceptions.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -11,30 +11,30 @@ use crate::{Ground, Scenario, so, until};
 
 pub const SCENARIOS: &[Scenario] = &[
     Scenario {
-        says: "a reset in the middle of an apply that was killed leaves the machines as before",
+        says: "a reset after a killed apply restores the machines",
         ground: Ground::Fresh,
         run: half_installed,
     },
     Scenario {
-        says: "a reset leaves every machine as before, and all that others have there",
+        says: "a reset restores every machine and keeps foreign programs on it",
         ground: Ground::Fresh,
         run: as_before,
     },
     Scenario { says: "a second reset does nothing", ground: Ground::Before, run: twice },
-    Scenario { says: "an apply after a reset makes a cluster again", ground: Ground::Before, run: again },
+    Scenario { says: "an apply after a reset creates a cluster again", ground: Ground::Before, run: again },
     Scenario {
-        says: "a reset that would strand others, or somebody else's machine, is refused",
+        says: "a reset of the only control plane or of a foreign cluster is refused",
         ground: Ground::Before,
         run: refused,
     },
     Scenario {
-        says: "a reset that is killed over and over comes to its end",
+        says: "a reset that is killed many times completes",
         ground: Ground::Before,
         run: killed_over_and_over,
     },
 ];
 
-/// What may differ, and why.
+/// Paths that may differ, with the reason.
 const NAMED: &[(&str, &str)] = &[
     ("/var/lib/apt/lists/", "what apt knows of repositories, fetched by apt-get update"),
     ("/var/lib/apt/extended_states", "who asked for a package: compared as `manual` below"),
@@ -49,7 +49,7 @@ const NAMED: &[(&str, &str)] = &[
     ("/var/lib/systemd/timers/", "when timers last ran"),
 ];
 
-/// Everything that there is to see, a line each; `looks` of the lab is about what moves by itself.
+/// Prints everything that can be seen on a machine, one per line. It covers more than `Lab::looks`.
 const LOOK: &str = r#"set -eu; export LC_ALL=C
 find /etc /usr/local /opt /var/lib /root /home -xdev ! -type f -printf '%y %p %m %U:%G %l\n'
 find /etc /usr/local /opt /var/lib /root /home -xdev -type f -printf '%y %p %m %U:%G\n'
@@ -73,15 +73,15 @@ echo 'the end'"#;
 
 pub fn look(world: &World, node: &str) -> BTreeSet<String> {
     let said = world.lab.ssh(node, LOOK);
-    assert!(said.ends_with("the end\n"), "{node} did not say all");
+    assert!(said.ends_with("the end\n"), "the output of {node} is incomplete");
     let named = |line: &&str| NAMED.iter().any(|(path, _)| line.contains(path));
     let mut all: BTreeSet<String> = said.lines().filter(|line| !named(line)).map(str::to_string).collect();
     all.extend(rules(world, node));
     all
 }
 
-/// The rules in the kernel, from outside: the machine need not have a program to list them. A table without a rule
-/// does nothing, and a machine without nft cannot remove it.
+/// The kernel's packet filter rules, listed from the host, because the machine may have no program for that. An empty table
+/// is left out: it does nothing, and a machine without nft cannot remove it.
 fn rules(world: &World, node: &str) -> Vec<String> {
     let (pid, part) = (world.lab.run(&["pid", node]), world.lab.run(&["part", "userland"]));
     let root = format!("{}/root", part.trim());
@@ -103,24 +103,25 @@ fn rules(world: &World, node: &str) -> Vec<String> {
 }
 
 pub fn look_at_all(world: &World) -> Vec<BTreeSet<String>> {
-    NODES.map(|node| look_past_books(world, node)).into()
+    NODES.map(|node| look_without_foreign_store(world, node)).into()
 }
 
-/// A containerd that was there before keeps its books; of ours nothing is left.
-fn look_past_books(world: &World, node: &str) -> BTreeSet<String> {
+/// Leaves out containerd's store on w1, because the containerd that existed before keeps using it.
+fn look_without_foreign_store(world: &World, node: &str) -> BTreeSet<String> {
     let mut all = look(world, node);
     all.retain(|line| node != "w1" || !line.contains("/var/lib/containerd"));
     all
 }
 
-/// Services end, and interfaces go, a moment after what they belong to.
+/// Checks that the machines are as before. It retries, because services and interfaces disappear a moment later than the
+/// programs they belong to.
 pub fn assert_as_before(world: &World, before: &[BTreeSet<String>]) {
     let mut last = String::new();
     let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
     while std::time::Instant::now() < end {
         last.clear();
         for (node, before) in NODES.iter().zip(before) {
-            let after = look_past_books(world, node);
+            let after = look_without_foreign_store(world, node);
             let gone: Vec<&String> = before.difference(&after).collect();
             let come: Vec<&String> = after.difference(before).collect();
             if !(gone.is_empty() && come.is_empty()) {
@@ -134,7 +135,7 @@ pub fn assert_as_before(world: &World, before: &[BTreeSet<String>]) {
     panic!("the machines are not as before:\n{last}");
 }
 
-/// The same of one machine.
+/// Checks that one machine is as before.
 pub fn assert_one_as_before(world: &World, node: &str, before: &BTreeSet<String>) {
     let mut last = (vec![], vec![]);
     let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
@@ -166,8 +167,8 @@ fn half_installed(world: &World) {
     assert_as_before(world, &before);
 }
 
-/// What somebody else has on w1, before and after: a runtime with a container of their own, a network for
-/// containers, rules of a firewall.
+/// Installs foreign programs on w1 before ironstrap: a container runtime with a container, a container network and firewall
+/// rules.
 const OTHERS: &str = r#"set -e; export DEBIAN_FRONTEND=noninteractive
 apt-get -qq update; apt-get -qq -y install --no-install-recommends containerd iptables nftables >/dev/null
 mkdir -p /etc/containerd /opt/cni/bin /var/lib/cni/networks/theirs
@@ -186,7 +187,7 @@ echo theirs | tee '/srv/theirs/a b' /var/lib/kubelet-theirs/config.yaml >/var/li
 mount --bind /srv/theirs /var/lib/kubelet/theirs
 "#;
 
-/// What they lay beside it while the cluster is there, and take away again.
+/// Adds more foreign files while the cluster exists. `AWAY` checks and removes them.
 const THEIRS_SINCE: &str = r#"mkdir -p /etc/kubernetes-theirs /var/lib/kubelet2
 echo theirs | tee /etc/kubernetes-theirs/admin.conf >/var/lib/kubelet2/config.yaml
 ip netns add green"#;
@@ -196,15 +197,15 @@ mountpoint -q /var/lib/kubelet/theirs
 ip netns exec green true; ip netns exec blue true; ip netns exec cni-theirs true
 ip netns delete green; rm -r /etc/kubernetes-theirs /var/lib/kubelet2"#;
 
-/// Laid out once more when the cluster is there: while it is alone, the kubelet would take it for the cluster's.
+/// Written a second time after the cluster exists. Without another configuration, the kubelet would use it for the cluster.
 const THEIR_NETWORK: &str = r#"mkdir -p /etc/cni/net.d
 echo '{"cniVersion": "0.4.0", "name": "theirs", "plugins": [{"type": "bridge"}]}' >/etc/cni/net.d/87-theirs.conflist"#;
 
-/// The process of their container, which is another one if it was ever restarted.
+/// The process of the foreign container. It changes if the container restarts.
 fn their_container(world: &World) -> String {
     let tasks = world.lab.ssh("w1", "ctr -n theirs tasks ls");
     let running = tasks.lines().find(|line| line.starts_with("theirs ")).unwrap_or_default();
-    assert!(running.contains("RUNNING"), "their container does not run: {tasks}");
+    assert!(running.contains("RUNNING"), "the foreign container does not run: {tasks}");
     running.to_string()
 }
 
@@ -214,11 +215,11 @@ fn as_before(world: &World) {
     let (before, theirs) = (look_at_all(world), their_container(world));
     world.lab.ssh("w1", "rm /etc/cni/net.d/87-theirs.conflist");
     world.apply().good();
-    assert_eq!(their_container(world), theirs, "it runs on under an apply");
+    assert_eq!(their_container(world), theirs, "the foreign container keeps running during an apply");
     world.lab.ssh("w1", THEIR_NETWORK);
     world.lab.ssh("w1", THEIRS_SINCE);
     let asked = world.start(&["reset"]).end(60);
-    assert_eq!(asked.code, Some(5), "without a terminal nobody can be asked");
+    assert_eq!(asked.code, Some(5), "without a terminal a reset cannot ask for confirmation");
     assert!(asked.errors().contains("cannot ask for confirmation"), "{}", asked.errors());
     world.assert_converged();
     let done = reset(world, &[]).good();
@@ -226,7 +227,7 @@ fn as_before(world: &World) {
         assert!(done.of_node(node, "changes").as_u64().unwrap() > 12, "{node}");
         assert_eq!(done.of_node(node, "state"), "converged", "{node}");
     }
-    assert_eq!(their_container(world), theirs, "it runs on after a reset");
+    assert_eq!(their_container(world), theirs, "the foreign container keeps running after a reset");
     world.lab.ssh("w1", AWAY);
     assert_as_before(world, &before);
 }
@@ -263,7 +264,7 @@ fn refused(world: &World) {
     world.assert_converged();
 }
 
-/// Killed once in each of its stages.
+/// Kills a reset once in each of its stages.
 fn killed_over_and_over(world: &World) {
     for stage in ["member", "prepare"] {
         let mut client = world.start(&["reset", "--yes"]);

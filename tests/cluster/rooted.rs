@@ -1,5 +1,5 @@
-//! A worker whose root belongs to an attacker. Its answers are forged in every way that a login shell can forge them. It costs
-//! itself, and no other machine, nothing in the cluster and nothing on the operator's side.
+//! A worker whose root account belongs to an attacker. Its login shell forges the answers in many ways. That must not harm
+//! other machines, the cluster or the operator's computer.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,14 +10,14 @@ use crate::world::World;
 use crate::{Ground, Scenario};
 
 pub const SCENARIOS: &[Scenario] = &[Scenario {
-    says: "a worker that root of somebody else forges answers on changes nothing but itself",
+    says: "a worker with forged answers harms no other machine",
     ground: Ground::Cluster,
     run: forged,
 }];
 
 const ROGUE: &str = "w1";
 
-/// The login shell of the worker's root: it runs the script that comes in, and forges what goes out.
+/// The login shell of root on the worker. It runs ironstrap's script and forges the output.
 const SHELL: &str = r#"#!/bin/bash
 real() { /bin/bash "$@"; }
 case $(cat /root/forge 2>/dev/null) in
@@ -40,7 +40,7 @@ silent) printf '\n--ironstrap begins--\n'; sleep 900 ;;
 esac
 "#;
 
-/// How an answer is forged, and whether the run can tell that it got no answer to rely on.
+/// The way in which an answer is forged, and whether the run can detect it.
 const FORGED: &[(&str, bool)] = &[
     ("clock", true),
     ("name", true),
@@ -69,7 +69,7 @@ fn forged(world: &World) {
     let before = others(world);
     for (how, told) in FORGED {
         fs::write(&switch, how).unwrap();
-        // A silent machine costs its limit at each look.
+        // With a silent machine, each command takes as long as its time limit.
         let verbs = if *how == "silent" { 1 } else { 3 };
         for verb in &[&["plan"][..], &["status"], &["apply", "--yes"]][..verbs] {
             let since = Instant::now();
@@ -83,7 +83,7 @@ fn forged(world: &World) {
             let blind = *told && verb[0] != "status";
             assert!(
                 !blind || code != Some(0),
-                "{how}: {} says that all is well: {}",
+                "{how}: {} reports no problem: {}",
                 verb[0],
                 text(&output.stdout)
             );
@@ -97,14 +97,15 @@ fn forged(world: &World) {
     world.mended();
 }
 
-/// The program as people run it.
+/// Runs the program without --json, as an operator does.
 fn run(world: &World, verb: &[&str]) -> std::process::Output {
     let mut command = world.lab.command(&["exec", &World::binary()]);
     command.args(verb).arg("-i").arg(world.dir.join("inventory.toml"));
     command.output().unwrap()
 }
 
-/// Nothing of it moves a cursor, sets a title or turns the direction of the text.
+/// Checks that the output contains no control characters, which could move the cursor, set a title or change the text
+/// direction.
 fn assert_clean(how: &str, shown: &str) {
     let forbidden =
         |c: &char| (c.is_control() && !matches!(c, '\n' | '\t')) || matches!(c, '\u{202a}'..='\u{202e}');
@@ -112,7 +113,7 @@ fn assert_clean(how: &str, shown: &str) {
     assert!(found.is_empty(), "{how}: the terminal gets {found:?}");
 }
 
-/// All there is to see of the other machines, of the cluster's Nodes and of the operator's files.
+/// Everything that can be seen of the other machines, the cluster's Nodes and the operator's files.
 fn others(world: &World) -> BTreeSet<String> {
     let mut all: BTreeSet<String> = BTreeSet::new();
     for node in ["m1", "w2"] {
@@ -127,7 +128,7 @@ fn others(world: &World) -> BTreeSet<String> {
     all
 }
 
-/// Path and content of each file, but for the lock, which each run takes.
+/// Adds path and content of each file. It leaves out the lock, which each run takes.
 fn files(folder: &std::path::Path, all: &mut BTreeSet<String>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
