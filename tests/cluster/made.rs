@@ -1,5 +1,4 @@
-//! A cluster from nothing, and that it is one: pods run on every node, find names, reach each other, and answer
-//! the operator.
+//! A new cluster works: pods run on every node, resolve names, reach each other, and the operator can reach them.
 
 use ironstrap::pki::{ClusterPki, Credential};
 use serde_json::Value;
@@ -11,33 +10,33 @@ use crate::{Ground, Scenario, so, until};
 
 pub const SCENARIOS: &[Scenario] = &[
     Scenario {
-        says: "a plan of untouched machines is complete and writes nothing",
+        says: "a plan of new machines is complete and writes nothing",
         ground: Ground::Fresh,
         run: plan_writes_nothing,
     },
     Scenario {
-        says: "what the plan said is what the apply changes, and out comes a cluster",
+        says: "an apply makes exactly the planned changes and creates a cluster",
         ground: Ground::Before,
-        run: as_planned,
+        run: apply_as_planned,
     },
     Scenario {
-        says: "every node is Ready, at the inventory's version and address",
+        says: "every node is Ready with the inventory's version and address",
         ground: Ground::Cluster,
         run: nodes_are_ready,
     },
     Scenario {
-        says: "no join token, no super-admin.conf and no credential of a join is left",
+        says: "no join token, no super-admin.conf and no join credential remains",
         ground: Ground::Cluster,
-        run: nothing_lent,
+        run: no_credentials_remain,
     },
     Scenario {
-        says: "what a machine joins with is good for its own name and no other",
+        says: "a machine's join credential works only for its own name",
         ground: Ground::Cluster,
-        run: own_name_alone,
+        run: join_credential_is_limited,
     },
     Scenario { says: "a page is served on every node", ground: Ground::Cluster, run: page },
     Scenario {
-        says: "pods of every node find names and reach each other",
+        says: "pods on every node resolve names and reach each other",
         ground: Ground::Cluster,
         run: pods_talk,
     },
@@ -53,21 +52,21 @@ fn plan_writes_nothing(world: &World) {
         "swap", "kernel", "hosts", "runtime", "kubelet", "pki", "member", "access", "network", "nodes",
         "labels",
     ] {
-        assert!(steps.contains(step), "the plan has nothing of {step}");
+        assert!(steps.contains(step), "the plan lacks the step {step}");
     }
     for node in NODES {
-        // A look; and before they join all listen, try, and listen no more.
+        // One script observes the machine. Three test connections: start listeners, connect, stop listeners.
         assert_eq!(plan.of_node(node, "execs"), 4);
         assert_eq!(plan.of_node(node, "state"), "drifted");
     }
     let dry = world.start(&["apply", "--dry-run"]).end(60).good();
-    assert_eq!(dry.triples("drift"), plan.triples("drift"), "a dry run is a plan");
+    assert_eq!(dry.triples("drift"), plan.triples("drift"), "a dry run shows the same as a plan");
     assert_eq!(world.start(&["plan", "--exit-code"]).end(60).code, Some(1));
-    assert_eq!(world.kept(), kept, "a plan wrote beside the inventory");
+    assert_eq!(world.kept(), kept, "a plan wrote a file beside the inventory");
     assert_untouched(&before, &world.lab.look_at_all());
 }
 
-fn as_planned(world: &World) {
+fn apply_as_planned(world: &World) {
     let planned = world.plan().triples("drift");
     let made = world.apply().good();
     let fixed = made.triples("fixed");
@@ -80,7 +79,7 @@ fn as_planned(world: &World) {
     }
 }
 
-/// The value that all nodes give for a JSON pointer.
+/// The values of all nodes at a JSON pointer.
 fn of_nodes(nodes: &Value, pointer: &str) -> Vec<String> {
     let items = nodes["items"].as_array().unwrap();
     items.iter().map(|node| node.pointer(pointer).unwrap().as_str().unwrap().to_string()).collect()
@@ -101,7 +100,7 @@ fn nodes_are_ready(world: &World) {
     }
 }
 
-fn nothing_lent(world: &World) {
+fn no_credentials_remain(world: &World) {
     let tokens = ["-n", "kube-system", "get", "secrets", "-o", "name", "--field-selector"];
     let tokens = [&tokens[..], &["type=bootstrap.kubernetes.io/token"]].concat();
     assert_eq!(world.kubectl(&tokens), "", "a token is left");
@@ -118,11 +117,11 @@ fn nothing_lent(world: &World) {
             node,
             "openssl x509 -noout -checkend 86400 -in /var/lib/kubelet/pki/kubelet-client-current.pem",
         );
-        assert!(until.contains("will not expire"), "the kubelet of {node} has one of its own: {until}");
+        assert!(until.contains("will not expire"), "the kubelet of {node} has no long-lived certificate: {until}");
     }
 }
 
-/// Asks for a kubelet's certificate of each name, by what w2 would join with.
+/// Requests a kubelet certificate for w1 and for w2 with the join credential of w2.
 const ASKS: &str = r#"set -e
 k="kubectl --kubeconfig /root/joins.conf"
 for name in w1 w2; do
@@ -140,7 +139,7 @@ for what in 'get secrets -A' 'get configmap extension-apiserver-authentication -
 done
 rm /root/joins.conf /root/asks.*"#;
 
-fn own_name_alone(world: &World) {
+fn join_credential_is_limited(world: &World) {
     let (cluster, kept) = (crate::diagnosis::cluster(world), world.dir.join("demo.trust"));
     let pki = ClusterPki::from_kept(&[], |file| Ok(std::fs::read_to_string(kept.join(file)).ok())).unwrap();
     let joins = Credential::of_node("w2", &cluster, Duration::minutes(15));
@@ -148,15 +147,15 @@ fn own_name_alone(world: &World) {
     std::fs::write(world.lab.disk("m1", "/root/joins.conf"), signed.kubeconfig).unwrap();
     let said = world.lab.ssh("m1", ASKS);
     assert!(!said.contains("may "), "{said}");
-    // The admission plugin NodeRestriction stops it before anybody could approve it.
+    // The admission plugin NodeRestriction rejects the request before any approval.
     assert!(said.contains("can only create a node CSR with CN=system:node:w2"), "{said}");
     let state = |name: &str| world.kubectl(&["get", "csr", name, "-o", "jsonpath={.status}"]);
-    until("its own name is approved, and signed", 60, || so(state("asks-w2").contains("certificate")));
+    until("the certificate for its own name is signed", 60, || so(state("asks-w2").contains("certificate")));
     assert_eq!(world.kubectl(&["get", "csr", "asks-w1", "--ignore-not-found"]), "");
     world.kubectl(&["delete", "csr", "asks-w2"]);
 }
 
-/// A pod of nginx on each node, a Deployment beside, and a port of every node that leads to the latter.
+/// A pod with nginx on each node, a Deployment, and a NodePort Service for the Deployment.
 const PAGES: &str = r#"
 apiVersion: apps/v1
 kind: DaemonSet
@@ -199,7 +198,7 @@ fn page(world: &World) {
     pages(world);
     for octet in [11, 12, 13] {
         let url = format!("http://198.18.0.{octet}:30080/");
-        // The rules of a new Service reach each node by themselves, a moment later.
+        // kube-proxy adds the rules of a new Service a moment later.
         until("the page is served", 20, || {
             let page = world.lab.try_run(&["exec", "curl", "-sS", "--max-time", "3", &url]);
             so(page.status.success() && text(&page.stdout).contains("Welcome to nginx"))
@@ -207,7 +206,7 @@ fn page(world: &World) {
     }
 }
 
-/// Name, node and address of the DaemonSet's pods.
+/// Name, node and address of each pod of the DaemonSet.
 fn each(world: &World) -> Vec<(String, String, String)> {
     let pods = world.kubectl_json(&["get", "pods", "-l", "app=each", "-o", "json"]);
     let [names, nodes, ips] =
@@ -242,7 +241,7 @@ fn logs_and_exec(world: &World) {
     for (pod, node, ip) in each(world) {
         let asked = format!("http://{ip}/asked-of-{node}");
         world.lab.run(&["ssh", &node, &format!("exec 3<>/dev/tcp/{ip}/80; printf 'GET /asked-of-{node} HTTP/1.0\\r\\n\\r\\n' >&3; cat <&3 >/dev/null")]);
-        let logs = until("the log has it", 10, || {
+        let logs = until("the log contains the request", 10, || {
             let logs = world.kubectl(&["logs", &pod]);
             logs.contains(&format!("GET /asked-of-{node}")).then_some(logs)
         });

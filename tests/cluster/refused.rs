@@ -1,5 +1,5 @@
-//! Refused and untouched: machines that are not fit, a cluster that the inventory contradicts, another operator
-//! at the same time.
+//! Refusals without any change: unfit machines, a cluster that contradicts the inventory, and a second operator at the same
+//! time.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,57 +13,57 @@ use crate::{Ground, Scenario, so, until};
 
 pub const UNFIT: &[Scenario] = &[
     Scenario {
-        says: "machines that are not fit are all named, and none is touched",
+        says: "all unfit machines are reported and none is changed",
         ground: Ground::Fresh,
         run: unfit,
     },
     Scenario {
-        says: "clones, and addresses and routes in the way, are named, unless the inventory lets them be",
+        says: "cloned machines, wrong addresses and overlapping routes are refused unless ignored",
         ground: Ground::Fresh,
-        run: mistaken,
+        run: clones_and_routes,
     },
     Scenario {
-        says: "what an earlier cluster left, disks, routes and name servers are named, each by its name for the inventory",
+        says: "leftovers, full disks, missing routes and name servers are refused unless ignored",
         ground: Ground::Fresh,
-        run: used,
+        run: leftovers_and_resources,
     },
     Scenario {
-        says: "machines that do not reach each other, their sources or the endpoint are named before they are touched",
+        says: "missing connections between machines, repositories and endpoint are found before the first change",
         ground: Ground::Fresh,
-        run: cut_off,
+        run: missing_connections,
     },
 ];
 
 pub const SCENARIOS: &[Scenario] = &[
-    Scenario { says: "without its trust the cluster is refused", ground: Ground::Cluster, run: no_trust },
+    Scenario { says: "a cluster is refused without its PKI", ground: Ground::Cluster, run: no_pki },
     Scenario {
-        says: "another Kubernetes version, range, name or role is refused",
+        says: "another Kubernetes version, range, name or role in the inventory is refused",
         ground: Ground::Cluster,
         run: identity,
     },
     Scenario {
-        says: "a kubeconfig of another cluster in the place of ours is refused before anything is changed",
+        says: "a kubeconfig of another cluster is refused before the first change",
         ground: Ground::Cluster,
         run: another_kubeconfig,
     },
     Scenario {
-        says: "a second operator is refused, and told who is first",
+        says: "a second operator is refused with the name of the first",
         ground: Ground::Cluster,
-        run: second,
+        run: second_operator,
     },
     Scenario {
-        says: "a killed run is replaced at once from its own folder, and from a copy only with --take-over",
+        says: "a killed run's lease passes to its own folder at once, and to a copy only with --take-over",
         ground: Ground::Cluster,
         run: replaced,
     },
     Scenario {
-        says: "a unit that is killed leaves no script behind",
+        says: "a killed unit leaves no script behind",
         ground: Ground::Cluster,
         run: no_script_left,
     },
 ];
 
-/// Plan and apply both refuse, with these words on m1, and nothing is touched anywhere.
+/// Checks that plan and apply refuse with these words on m1, and that no machine changes.
 fn assert_refused(world: &World, words: &[&str]) {
     assert_refused_on(world, "m1", words);
 }
@@ -94,7 +94,7 @@ fn unfit(world: &World) {
     world.lab.ssh("m1", "systemd-run -q --unit=other /usr/sbin/sshd -D -p 6443");
     world.lab.ssh("w1", "systemd-run -q --unit=other /usr/sbin/sshd -D -p 10250; hostnamectl hostname w2");
     world.lab.ssh("w2", "sed -i s/^VERSION_CODENAME=.*/VERSION_CODENAME=sid/ /usr/lib/os-release");
-    until("the ports are held", 10, || so(m1.listens(6443) && w1.listens(10250)));
+    until("the ports are in use", 10, || so(m1.listens(6443) && w1.listens(10250)));
     let (before, kept) = (world.lab.look_at_all(), world.kept());
     for run in [world.apply(), world.plan()] {
         let run = run.refused(5, "m1", &["port 6443 is in use by sshd"]);
@@ -103,13 +103,13 @@ fn unfit(world: &World) {
         run.refused(5, "w2", &["debian sid"]);
     }
     assert_untouched(&before, &world.lab.look_at_all());
-    // A run takes the inventory's lock, and leaves the file that it locks.
+    // A run leaves its lock file.
     let mut left = world.kept();
     left.retain(|name| name != ".demo.lock");
     assert_eq!(left, kept, "something was written beside the inventory");
 }
 
-fn mistaken(world: &World) {
+fn clones_and_routes(world: &World) {
     let of_m1 = |file: &str| world.lab.ssh("m1", &format!("cat {file}"));
     let (id, key) = (of_m1("/etc/machine-id"), of_m1("/etc/ssh/ssh_host_ed25519_key.pub"));
     world.lab.ssh("w1", &format!("echo '{}' >/etc/machine-id", id.trim()));
@@ -141,8 +141,8 @@ fn mistaken(world: &World) {
     }
 }
 
-/// What is wrong with machines, by the node, what it takes to make it so, words of the error, and the name to let it be.
-const USED: &[(&str, &str, &str, &str)] = &[
+/// Node, the script that causes the problem, words of the error, and the name of the check for `ignore-preflight`.
+const LEFTOVERS: &[(&str, &str, &str, &str)] = &[
     (
         "m1",
         "mkdir -p /var/lib/etcd/member",
@@ -173,15 +173,15 @@ const USED: &[(&str, &str, &str, &str)] = &[
     ("w2", "echo nameserver 127.0.0.53 >/etc/resolv.conf", "only 127.0.0.53", "ResolvConf"),
 ];
 
-fn used(world: &World) {
-    for (node, script, ..) in USED {
+fn leftovers_and_resources(world: &World) {
+    for (node, script, ..) in LEFTOVERS {
         world.lab.ssh(node, script);
     }
     world.lab.ssh("w1", "mkdir -p /opt/cni/bin; mount -t tmpfs -o noexec tmpfs /opt/cni/bin");
     world.lab.ssh("w2", "mkdir -p /etc/kubernetes; mount -t tmpfs -o ro tmpfs /etc/kubernetes");
     let before = world.lab.look_at_all();
     for mut run in [world.apply(), world.plan()] {
-        for (node, _, words, _) in USED {
+        for (node, _, words, _) in LEFTOVERS {
             run = run.refused(5, node, &[words]);
         }
         run = run.refused(5, "w1", &["/opt/cni/bin", "noexec"]);
@@ -190,18 +190,18 @@ fn used(world: &World) {
     assert_untouched(&before, &world.lab.look_at_all());
     world.lab.ssh("w1", "umount /opt/cni/bin");
     world.lab.ssh("w2", "umount /etc/kubernetes");
-    let names: Vec<String> = USED.iter().map(|(.., name)| format!("\"{name}\"")).collect();
+    let names: Vec<String> = LEFTOVERS.iter().map(|(.., name)| format!("\"{name}\"")).collect();
     let names = format!("[\"SystemVerification\", {}]", names.join(", "));
     world.inventory(|i| set(i, &["cluster", "ignore-preflight"], &names));
     let plan = world.plan().good();
     let notes: Vec<&str> = plan.events.iter().filter_map(|event| event["note"].as_str()).collect();
-    for (_, _, words, _) in USED {
+    for (_, _, words, _) in LEFTOVERS {
         assert!(notes.iter().any(|note| note.contains(words)), "no {words:?} among {notes:#?}");
     }
 }
 
-fn cut_off(world: &World) {
-    // What a firewall is made of there; ironstrap itself needs neither.
+fn missing_connections(world: &World) {
+    // The programs of a firewall. ironstrap itself needs neither.
     world.lab.ssh("w2", "apt-get -qq update && apt-get -qq install -y nftables >/dev/null");
     world.lab.ssh("m1", "apt-get -qq update && apt-get -qq install -y iptables >/dev/null");
     let nft = "add table inet mine; add chain inet mine input { type filter hook input priority filter; }; \
@@ -210,7 +210,7 @@ fn cut_off(world: &World) {
                add rule inet mine kubernetes ip saddr 198.18.0.11 tcp dport { 10250, 10255 } reject";
     world.lab.ssh("w2", &format!("nft '{nft}'"));
     world.lab.ssh("m1", "iptables-legacy -A INPUT -s 198.18.0.13 -p udp --dport 8472 -j DROP");
-    // It cannot answer the control plane, and takes smaller packets than the others send; neither is in SSH's way.
+    // w1 cannot answer the control plane, and w2 accepts only small packets. SSH still works with both.
     world.lab.ssh("w1", "ip route add prohibit 198.18.0.11/32");
     world.lab.ssh("w2", "ip link set dev eth0 mtu 1400");
     let edit = |i: &mut Table| {
@@ -241,10 +241,10 @@ fn cut_off(world: &World) {
     }
 }
 
-fn no_trust(world: &World) {
+fn no_pki(world: &World) {
     let away = Moved::new(world.dir.join("demo.trust"), world.dir.join("elsewhere"));
     assert_refused(world, &["belongs to a cluster with another PKI", "demo.trust does not exist"]);
-    assert!(!world.dir.join("demo.trust").exists(), "a second trust was made");
+    assert!(!world.dir.join("demo.trust").exists(), "a second PKI was created");
     drop(away);
     world.assert_converged();
 }
@@ -270,12 +270,12 @@ fn identity(world: &World) {
         world.inventory(edit);
         assert_refused(world, words);
     }
-    assert!(!world.dir.join("other.trust").exists(), "a second trust was made");
-    // The name alone, with the trust that goes with it.
+    assert!(!world.dir.join("other.trust").exists(), "a second PKI was created");
+    // Only the name differs; the PKI is the right one.
     let moved = Moved::new(world.dir.join("demo.trust"), world.dir.join("other.trust"));
     assert_refused(world, &["name: the cluster has demo, the inventory says other"]);
     drop(moved);
-    // Its role decides whether etcd has to let a machine go, so with the wrong one it is not removed either.
+    // The role decides whether a removal changes etcd, so a removal with the wrong role is refused, too.
     world.inventory(|i| set(i, &["nodes", "w1", "role"], "\"control-plane\""));
     let is = "is a worker in its cluster, but the inventory says control-plane";
     assert_refused_on(world, "w1", &[is]);
@@ -284,12 +284,12 @@ fn identity(world: &World) {
     world.assert_converged();
 }
 
-fn second(world: &World) {
-    // Bob has a copy of the folder: on one and the same folder the operator's own lock would keep him out.
+fn second_operator(world: &World) {
+    // Bob uses a copy of the folder, because the lock of the same folder would refuse him first.
     let bobs = world.copy("bob");
     world.lab.ssh("w2", "echo '# edited' >>/etc/containerd/config.toml");
     let mut alice = world.start_as("alice", &world.dir, &["apply", "--yes"]);
-    alice.event("alice changes something", 60, |event| event["event"] == "stage");
+    alice.event("alice's run begins a stage", 60, |event| event["event"] == "stage");
     alice.signal("STOP");
     let before: Vec<_> = ["m1", "w1"].map(|node| world.lab.looks(node)).into();
     let bob = world.start_as("bob", &bobs, &["apply", "--yes"]).end(60);
@@ -304,23 +304,23 @@ fn second(world: &World) {
     assert_untouched(&before, &after);
     let fixed = alice.good().triples("fixed");
     assert!(fixed.iter().any(|(node, step, _)| node == "w2" && step == "runtime"), "{fixed:#?}");
-    // Once she is done, everybody may; what she did there may still have its consequences.
+    // After her run, others may run. Her changes may still have consequences.
     let bob = world.start_as("bob", &bobs, &["apply", "--yes"]).end(PATIENCE).good();
     assert_eq!(real(&bob, "fixed"), BTreeSet::new());
     let _ = fs::remove_dir_all(&bobs);
-    // A run that was over long ago holds nothing any more.
+    // No script of an ended run is left.
     for node in NODES {
-        assert!(world.lab.machine(node).running("sh", &["-s"]).is_empty(), "a script goes on at {node}");
+        assert!(world.lab.machine(node).running("sh", &["-s"]).is_empty(), "a script still runs on {node}");
     }
 }
 
-/// Starts an apply in the folder and kills it when it has machines; gives back the lease that m1 has from it.
+/// Starts an apply in the folder, kills it when it holds the machines' leases, and returns the run that holds m1's lease.
 fn killed_in(world: &World, dir: &Path) -> String {
     world.lab.ssh("w2", "echo '# edited' >>/etc/containerd/config.toml");
     let mut client = world.start_as("alice", dir, &["apply", "--yes"]);
-    client.event("it changes something", 60, |event| event["event"] == "stage");
+    client.event("the run begins a stage", 60, |event| event["event"] == "stage");
     client.kill();
-    // What it had begun may end well without it. There is more to do, or the next run would have no reason to take a machine.
+    // The killed run's fix may still succeed. Add more drift, so that the next run needs the lease.
     world.lab.ssh("w2", "rm /etc/sysctl.d/99-zz-ironstrap.conf");
     let lease =
         world.lab.ssh("m1", "read -r x r until x </run/ironstrap/lease; echo $((until - $(date +%s))) $r");
@@ -337,11 +337,11 @@ fn replaced(world: &World) {
     let lease = "read -r x r x </run/ironstrap/lease; echo $r";
     assert_eq!(world.lab.ssh("m1", lease).trim(), killed);
     world.start_as("alice", &world.dir, &["apply", "--yes"]).end(PATIENCE).good();
-    assert_ne!(world.lab.ssh("m1", lease).trim(), killed, "the next run took it");
-    // And once more, from another folder.
+    assert_ne!(world.lab.ssh("m1", lease).trim(), killed, "the next run took the lease");
+    // The same from another folder.
     let killed = killed_in(world, &world.dir);
     world.start_as("alice", &copy, &["apply", "--yes", "--take-over"]).end(PATIENCE).good();
-    assert_ne!(world.lab.ssh("m1", lease).trim(), killed, "it was taken over");
+    assert_ne!(world.lab.ssh("m1", lease).trim(), killed, "the run took over the lease");
     let _ = fs::remove_dir_all(&copy);
     world.assert_converged();
 }

@@ -1,5 +1,4 @@
-//! That the cluster is the one of the inventory: what each component really runs with, whose trust it is,
-//! labels and taints.
+//! The cluster matches its inventory: the settings that each component runs with, the PKI, labels and taints.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,7 +12,7 @@ use crate::lab::{NODES, text};
 use crate::world::{PATIENCE, World, real, set};
 use crate::{Ground, Scenario, until};
 
-/// What the tests' inventory says beyond the lab's: something for each component.
+/// The settings that the tests add to the lab's inventory, at least one for each component.
 pub const SETTINGS: &[(&[&str], &str)] = &[
     (&["kubelet", "maxPods"], "77"),
     (&["nodes", "w2", "kubelet"], "{ podsPerCore = 40, evictionHard = { \"memory.available\" = \"50Mi\" } }"),
@@ -27,45 +26,45 @@ pub const SETTINGS: &[(&[&str], &str)] = &[
 
 pub const SCENARIOS: &[Scenario] = &[
     Scenario {
-        says: "each component runs with what the inventory sets",
+        says: "each component runs with the inventory's settings",
         ground: Ground::Cluster,
         run: components,
     },
     Scenario {
-        says: "the trust on the control plane is the operator's byte for byte, and nowhere else",
+        says: "the operator's PKI is on the control plane only",
         ground: Ground::Cluster,
         run: pki,
     },
-    Scenario { says: "openssl finds every certificate good", ground: Ground::Cluster, run: openssl },
+    Scenario { says: "openssl verifies every certificate", ground: Ground::Cluster, run: openssl },
     Scenario {
-        says: "labels and taints are as said, and what others set stays",
+        says: "labels and taints match the inventory, and foreign ones stay",
         ground: Ground::Cluster,
         run: labels,
     },
     Scenario {
-        says: "a process that is called as a component of the control plane, and is none, is left alone",
+        says: "a process with the name of a control plane component keeps running",
         ground: Ground::Cluster,
-        run: namesake,
+        run: process_with_the_same_name,
     },
     Scenario {
-        says: "changed settings, labels and taints are planned, rolled out, and taken back",
+        says: "changed settings, labels and taints are planned, rolled out and reverted",
         ground: Ground::Cluster,
         run: changes,
     },
     Scenario {
-        says: "a setting that the kubelet refuses stops one worker and no more, and is named",
+        says: "a setting that the kubelet refuses breaks only one worker and is reported",
         ground: Ground::Cluster,
         run: refused_setting,
     },
 ];
 
-/// The configuration that a node's kubelet says it runs with.
+/// The configuration with which a node's kubelet runs.
 fn configz(world: &World, node: &str) -> Value {
     let path = format!("/api/v1/nodes/{node}/proxy/configz");
     world.kubectl_json(&["get", "--raw", &path])["kubeletconfig"].clone()
 }
 
-/// The one process of m1 that is this program must have this word on its command line.
+/// Checks that m1 runs one process of this program, and that it has this argument.
 fn assert_runs_with(world: &World, program: &str, word: &str) {
     let processes = world.lab.machine("m1").running(program, &[]);
     assert_eq!(processes.len(), 1, "{program} runs once on m1");
@@ -87,7 +86,7 @@ fn components(world: &World) {
         );
         assert_eq!(kubelet["maxPods"], 77, "{node}");
         assert_eq!(kubelet["cgroupDriver"], "systemd", "{node}");
-        // It listens to the outside because the inventory says so, and says what it does.
+        // The inventory makes kube-proxy's metrics port reachable. It reports the proxy mode.
         let url = format!("http://198.18.0.{octet}:10249/proxyMode");
         assert_eq!(world.lab.run(&["exec", "curl", "-sS", "--max-time", "5", &url]), "nftables", "{node}");
         let dump = world.lab.ssh(node, "containerd config dump");
@@ -113,7 +112,7 @@ fn components(world: &World) {
     assert_runs_with(world, "etcd", "--quota-backend-bytes=4294967296");
 }
 
-/// All files below a folder, by their path in it.
+/// All files below a folder, with their paths in it.
 fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut found = BTreeMap::new();
     let mut folders = vec![folder.to_path_buf()];
@@ -131,7 +130,7 @@ fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     found
 }
 
-/// What m1 should have below /etc/kubernetes/pki, out of the operator's folder.
+/// The files of the operator's folder that m1 must have below /etc/kubernetes/pki.
 fn ours(world: &World) -> BTreeMap<String, Vec<u8>> {
     let kept = files(&world.dir.join("demo.trust"));
     let on_node = |(name, bytes): (String, Vec<u8>)| {
@@ -148,9 +147,9 @@ fn ours(world: &World) -> BTreeMap<String, Vec<u8>> {
 fn pki(world: &World) {
     let (ours, there) = (ours(world), files(&world.lab.disk("m1", "/etc/kubernetes/pki")));
     let names = |files: &BTreeMap<String, Vec<u8>>| files.keys().cloned().collect::<Vec<_>>();
-    assert_eq!(names(&there), names(&ours), "kubeadm made none of its own, and all of ours are there");
+    assert_eq!(names(&there), names(&ours), "the files of m1 are exactly the operator's");
     for (name, bytes) in &ours {
-        assert!(there[name] == *bytes, "{name} on m1 is not the operator's");
+        assert!(there[name] == *bytes, "{name} on m1 differs from the operator's");
     }
     for node in ["w1", "w2"] {
         let there = files(&world.lab.disk(node, "/etc/kubernetes/pki"));
@@ -191,7 +190,7 @@ fn openssl(world: &World) {
         let output = verify.output().unwrap();
         assert!(output.status.success(), "{leaf}: {}{}", text(&output.stdout), text(&output.stderr));
     }
-    // What the server shows to the world is what was checked.
+    // The API server serves with the certificate that was verified.
     let shown = world.lab.run(&[
         "exec",
         "sh",
@@ -201,7 +200,7 @@ fn openssl(world: &World) {
     assert_eq!(shown.trim(), fs::read_to_string(pki.join("apiserver.crt")).unwrap().trim());
 }
 
-/// Labels, and taints as `key=value:effect`, of a Node.
+/// A Node's labels, and its taints as `key=value:effect`.
 fn marks(world: &World, node: &str) -> (Value, Vec<String>) {
     let node = world.kubectl_json(&["get", "node", node, "-o", "json"]);
     let word = |taint: &Value, key: &str| taint[key].as_str().unwrap_or_default().to_string();
@@ -221,7 +220,7 @@ fn labels(world: &World) {
     world.apply().good();
     let (labels, _) = marks(world, "w1");
     assert_eq!((&labels["disk"], &labels["somebody"]), (&"ssd".into(), &"else".into()));
-    // What a kubelet can write on its Node says nothing of what ironstrap set.
+    // A kubelet can write this annotation, so ironstrap must not treat the label as its own.
     world.kubectl(&["annotate", "node", "w1", "ironstrap.dev/set=label somebody"]);
     let told = |event: &Value| event.to_string().contains("label somebody=else stays");
     assert!(world.plan().good().events.iter().any(told));
@@ -231,14 +230,14 @@ fn labels(world: &World) {
     world.kubectl(&["label", "node", "w1", "w2", "somebody-"]);
 }
 
-/// A script's process has the name of its file, and these arguments.
+/// Starts a script whose process has the name and the arguments of an API server.
 const NAMESAKE: &str = r#"printf '#!/bin/sh\nsleep 3600\n' >/root/kube-apiserver
 chmod 755 /root/kube-apiserver
 systemd-run --quiet --unit namesake /root/kube-apiserver --client-ca-file=/etc/kubernetes/pki/ca.crt
 sleep 1.5
 chmod 644 /etc/kubernetes/pki/ca.crt"#;
 
-fn namesake(world: &World) {
+fn process_with_the_same_name(world: &World) {
     world.lab.ssh("m1", NAMESAKE);
     let process = || world.lab.ssh("m1", "systemctl show -p MainPID --value namesake");
     let before = process();
@@ -248,7 +247,7 @@ fn namesake(world: &World) {
     assert_eq!(planned.iter().filter(current).count(), 1, "the certificate is newer: {planned:#?}");
     world.apply().good();
     world.assert_converged();
-    assert_eq!(process(), before, "it runs on");
+    assert_eq!(process(), before, "the process keeps running");
     world.lab.ssh("m1", "systemctl stop namesake; rm /root/kube-apiserver");
 }
 
@@ -277,7 +276,7 @@ fn changes(world: &World) {
         );
     }
     let changed = world.apply().good();
-    assert_eq!(real(&changed, "fixed"), planned, "what was planned was done");
+    assert_eq!(real(&changed, "fixed"), planned, "the apply makes exactly the planned changes");
     world.assert_converged();
     for node in NODES {
         assert_eq!(configz(world, node)["maxPods"], if node == "w1" { 79 } else { 78 }, "{node}");
@@ -297,14 +296,14 @@ fn changes(world: &World) {
 
 const HEALTHZ: &str = r#"timeout 5 bash -c 'exec 3<>/dev/tcp/127.0.0.1/10248 && printf "GET /healthz HTTP/1.0\r\n\r\n" >&3 && cat <&3' || :"#;
 
-/// The types are right, so `check` takes it; the kubelet wants the other threshold, 80, to be below this one.
+/// The type is right, so `check` accepts the value. The kubelet requires that the low threshold, 80, is below it.
 fn refused_setting(world: &World) {
     world.inventory(|inventory| set(inventory, &["kubelet", "imageGCHighThresholdPercent"], "10"));
     let ended = world.start(&["apply", "--yes"]).end(PATIENCE);
     assert_eq!(ended.code, Some(8), "{}{}", ended.errors(), ended.stderr);
     let serves = |node: &&&str| world.lab.ssh(node, HEALTHZ).ends_with("ok");
     let broken: Vec<&str> = ["w1", "w2"].iter().filter(|node| !serves(node)).copied().collect();
-    assert_eq!(broken.len(), 1, "one of two workers is interrupted at a time: {}", ended.errors());
+    assert_eq!(broken.len(), 1, "only one of two workers is changed at a time: {}", ended.errors());
     let named = ended.causes(broken[0]);
     assert_eq!(named.len(), 1, "{}", ended.errors());
     assert_eq!(named[0]["cause"], "kubelet-ends");

@@ -1,5 +1,4 @@
-//! What status says of the real thing: all of it while all is well, and while something is broken what it cannot
-//! see.
+//! The status of a real cluster: complete if everything works, and otherwise with a list of what it cannot observe.
 
 use serde_json::{Value, json};
 
@@ -9,33 +8,33 @@ use crate::{Ground, Scenario, so, until};
 
 pub const SCENARIOS: &[Scenario] = &[
     Scenario {
-        says: "status of a cluster that matches its inventory sees everything, and adds up as kubectl does",
+        says: "status of a matching cluster is complete, and its sums are those of kubectl",
         ground: Ground::Cluster,
-        run: sees_everything,
+        run: complete_status,
     },
     Scenario {
-        says: "status that watches shows it again and again, until Ctrl-C",
+        says: "status with --watch repeats until Ctrl-C",
         ground: Ground::Cluster,
-        run: watches,
+        run: watch_repeats,
     },
     Scenario {
-        says: "status names what drifted, and who is cordoned",
+        says: "status shows drift and cordoned nodes",
         ground: Ground::Cluster,
-        run: names_drift,
+        run: drift_is_shown,
     },
     Scenario {
-        says: "status of a fleet with a machine off shows the others",
+        says: "status shows the other machines if one is off",
         ground: Ground::Cluster,
         run: machine_off,
     },
     Scenario {
-        says: "status without an API server says what it cannot see, and no Node is taken for gone",
+        says: "status without an API server reports unknown values and no missing Nodes",
         ground: Ground::Cluster,
         run: api_down,
     },
 ];
 
-/// How it ended, and the one document that it printed.
+/// The exit code and the one document that it printed.
 fn status(world: &World, args: &[&str]) -> (Option<i32>, Value) {
     let ended = world.start(&[&["status"], args].concat()).end(90);
     let [_, document] = ended.events.as_slice() else { panic!("not one document: {ended:#?}") };
@@ -47,13 +46,13 @@ fn node<'a>(document: &'a Value, name: &str) -> &'a Value {
     nodes.iter().find(|node| node["name"] == name).unwrap()
 }
 
-/// What is unseen of a node or, with `null`, of the cluster.
+/// The reason why a value of a node, or with `null` of the cluster, is unknown.
 fn unseen<'a>(document: &'a Value, node: &Value, what: &str) -> Option<&'a str> {
     let all = document["unseen"].as_array().unwrap();
     all.iter().find(|it| it["node"] == *node && it["what"] == what)?["why"].as_str()
 }
 
-fn sees_everything(world: &World) {
+fn complete_status(world: &World) {
     let (code, document) = status(world, &["--exit-code"]);
     assert_eq!((code, &document["unseen"], &document["errors"]), (Some(0), &json!([]), &json!([])));
     let cluster = &document["cluster"];
@@ -72,12 +71,12 @@ fn sees_everything(world: &World) {
         assert_eq!(node["versions"]["kernel"], world.lab.ssh(name, "uname -r").trim());
         let days = node["certificate"]["days"].as_i64().unwrap();
         assert!((300..366).contains(&days), "{name}: {days} days");
-        adds_up(world, name, node);
+        assert_sums(world, name, node);
     }
 }
 
-/// `kubectl describe` adds up requests by rules of its own making.
-fn adds_up(world: &World, name: &str, node: &Value) {
+/// Compares with the sums of requests by `kubectl describe`, which has its own implementation.
+fn assert_sums(world: &World, name: &str, node: &Value) {
     let described = world.kubectl(&["describe", "node", name]);
     let pods = node["pods"]["requested"].as_u64().unwrap();
     assert!(described.contains(&format!("({pods} in total)")), "{name}: {pods} pods: {described}");
@@ -97,7 +96,7 @@ fn adds_up(world: &World, name: &str, node: &Value) {
     );
 }
 
-fn watches(world: &World) {
+fn watch_repeats(world: &World) {
     let mut client = world.start(&["status", "--watch", "1"]);
     for turn in ["first", "second"] {
         client.event(&format!("the {turn} document"), 60, |event| event["cluster"]["ready"] == 3);
@@ -106,7 +105,7 @@ fn watches(world: &World) {
     assert_eq!(client.end(20).code, Some(0));
 }
 
-fn names_drift(world: &World) {
+fn drift_is_shown(world: &World) {
     world.lab.ssh("w2", "sysctl -qw net.ipv4.ip_forward=0");
     world.kubectl(&["cordon", "w1"]);
     let (code, document) = status(world, &[]);
@@ -127,7 +126,7 @@ fn names_drift(world: &World) {
 fn machine_off(world: &World) {
     world.lab.run(&["halt", "w2"]);
     let (code, document) = status(world, &["--timeout", "5"]);
-    assert_eq!(code, Some(4), "as a plan ends");
+    assert_eq!(code, Some(4), "the same exit code as a plan");
     let w2 = node(&document, "w2");
     assert_eq!(
         (&w2["reachable"], &w2["drift"], &w2["versions"]["kubelet"]),
@@ -143,7 +142,7 @@ fn machine_off(world: &World) {
     let (code, document) = status(world, &["--timeout", "5", "--limit", "m1", "w1"]);
     let shown: Vec<&Value> = document["nodes"].as_array().unwrap().iter().map(|node| &node["name"]).collect();
     assert_eq!((code, shown), (Some(0), vec![&json!("m1"), &json!("w1")]));
-    assert_eq!((&document["unseen"], &document["errors"]), (&json!([]), &json!([])), "w2 was left out");
+    assert_eq!((&document["unseen"], &document["errors"]), (&json!([]), &json!([])), "a limit leaves out w2");
     world.lab.run(&["boot", "w2"]);
     world.apply().good();
 }
@@ -152,15 +151,15 @@ fn api_down(world: &World) {
     let manifest = "/etc/kubernetes/manifests/kube-apiserver.yaml";
     world.lab.ssh("m1", &format!("mv {manifest} /root/"));
     let m1 = world.lab.machine("m1");
-    until("the API server is gone", 90, || so(!m1.listens(6443)));
+    until("the API server has ended", 90, || so(!m1.listens(6443)));
     let (code, document) = status(world, &[]);
     world.lab.ssh("m1", &format!("mv /root/kube-apiserver.yaml {manifest}"));
     assert_eq!((code, &document["cluster"]["api"][0]["health"]), (Some(6), &json!("down")));
-    assert_eq!(document["cluster"]["etcd"][0]["healthy"], true, "etcd speaks for itself: {document:#}");
+    assert_eq!(document["cluster"]["etcd"][0]["healthy"], true, "the health of etcd is known without the API: {document:#}");
     assert!(unseen(&document, &Value::Null, "token").unwrap().contains(manifest));
     let drift = node(&document, "m1")["drift"].as_array().unwrap();
     let guessed = |it: &&Value| it["step"] == "nodes" && it["state"] != "unknown";
-    assert_eq!(drift.iter().find(guessed), None, "nobody knows whether a Node is there");
+    assert_eq!(drift.iter().find(guessed), None, "without the API, the state of a Node is unknown");
     for name in NODES {
         let node = node(&document, name);
         assert_eq!((&node["reachable"], &node["versions"]["kubelet"]), (&json!(true), &json!("1.36.3")));
