@@ -1,5 +1,5 @@
-//! Drift by addition: an object has all that its manifest says, and somebody gave it more. Rights for others, another way to
-//! run pods, another way for a Service. In one row there are several, of objects that do not hinder each other.
+//! Drift by additions to objects: rights for others, other ways to run pods, other targets of a Service. Each object still has
+//! everything of its manifest. One row has several objects that do not affect each other.
 
 use super::By::Kubectl;
 use super::{KIND, Kind, RESTARTS};
@@ -8,7 +8,7 @@ const ADMINS: &str = "kubeadm-objects.object[ClusterRoleBinding kubeadm:cluster-
 
 pub const KINDS: &[Kind] = &[
     Kind {
-        says: "added: everybody is an administrator, and roles may more than they need",
+        says: "added: all users are administrators, and roles have additional rights",
         by: Kubectl(
             "for b in kubeadm:cluster-admins cluster-admin kubeadm:node-autoapprove-bootstrap system:kube-scheduler; do
                k patch clusterrolebinding $b --type=json -p '[{\"op\": \"add\", \"path\": \"/subjects/-\", \"value\":
@@ -42,7 +42,7 @@ pub const KINDS: &[Kind] = &[
         ..KIND
     },
     Kind {
-        // They lose no rights meanwhile, or this would be another kind.
+        // They keep their rights meanwhile; without them, this would be another kind of drift.
         says: "added: the administrators and flannel are bound to another role",
         by: Kubectl(
             "k create clusterrolebinding meanwhile --clusterrole=cluster-admin --group=kubeadm:cluster-admins
@@ -59,8 +59,8 @@ pub const KINDS: &[Kind] = &[
         ..KIND
     },
     Kind {
-        // OnDelete and paused: no pod starts again before it is mended.
-        says: "added: pods would run otherwise from their next start on",
+        // With OnDelete and paused, no pod restarts before the repair.
+        says: "added: pods would run with other settings after their next start",
         by: Kubectl(
             "k -n kube-system patch daemonset kube-proxy --type=json -p '[
                {\"op\": \"add\", \"path\": \"/spec/updateStrategy\", \"value\": {\"type\": \"OnDelete\"}},
@@ -95,7 +95,7 @@ pub const KINDS: &[Kind] = &[
         ..KIND
     },
     Kind {
-        says: "added: DNS leads elsewhere, its pods get no token, and new pods are turned away",
+        says: "added: the DNS Service has other targets, its pods get no token, and new pods are refused",
         by: Kubectl(
             "k -n kube-system patch service kube-dns -p '{\"spec\": {\"internalTrafficPolicy\": \"Local\", \"externalIPs\": [\"192.0.2.53\"],
                \"publishNotReadyAddresses\": true, \"sessionAffinity\": \"ClientIP\", \"ports\": [{\"name\": \"more\", \"port\": 5353}]}}'
@@ -117,8 +117,8 @@ pub const KINDS: &[Kind] = &[
         ..KIND
     },
     Kind {
-        // What a running API server does not miss.
-        says: "added: a role of the API server's own has no rules",
+        // A running API server does not restore these.
+        says: "added: a default role of the API server has no rules",
         by: Kubectl(
             "k patch clusterrole system:kubelet-api-admin --type=json -p '[{\"op\": \"replace\", \"path\": \"/rules\", \"value\": []}]'
              k delete clusterrole system:node-bootstrapper",
@@ -133,7 +133,7 @@ pub const KINDS: &[Kind] = &[
         ..KIND
     },
     Kind {
-        says: "added: a role of the API server's own may less than it must",
+        says: "added: a default role of the API server lacks rights",
         by: Kubectl(
             "k patch clusterrole system:node-proxier --type=json -p '[{\"op\": \"replace\", \"path\": \"/rules\", \"value\":
                [{\"apiGroups\": [\"\"], \"resources\": [\"nodes\"], \"verbs\": [\"get\"]}]}]'",
@@ -148,7 +148,7 @@ pub const KINDS: &[Kind] = &[
         ..KIND
     },
     Kind {
-        says: "added: controllers have lost their rights",
+        says: "added: controllers lack their rights",
         by: Kubectl(
             "k delete clusterrolebinding system:controller:endpointslice-controller system:controller:replicaset-controller
              k patch clusterrole system:controller:job-controller --type=json -p '[{\"op\": \"replace\", \"path\": \"/rules\", \"value\": []}]'",

@@ -1,4 +1,4 @@
-//! Certificates as somebody might make them who has the cluster's authority: for other names, or not for long.
+//! Wrong certificates that the cluster's CA signs: for other names, or with a short validity.
 
 use std::fs;
 use std::path::Path;
@@ -8,19 +8,19 @@ use time::{Duration, OffsetDateTime};
 
 use crate::world::World;
 
-/// A certificate and its key, signed by the cluster's authority.
+/// A certificate that the cluster's CA signed, and its key.
 pub struct Made {
     pub cert: String,
     pub key: String,
 }
 
-/// For this name, and of this group if it is not empty; good for `names` and these days from now on.
+/// Signs a certificate with this common name, this group unless it is empty, and these host names. It expires after `days`.
 pub fn make(world: &World, subject: (&str, &str), names: &[&str], days: i64) -> Made {
     make_in(world, "ca", subject, "", names, days)
 }
 
-/// The kubelet's client certificate for this node, signed by this CA of the cluster, with this organizational unit if it
-/// is not empty. It takes the place of the present one.
+/// Replaces the kubelet's client certificate on this node. `ca` signs the new one, with this organizational unit unless it is
+/// empty.
 pub fn kubelets(world: &World, node: &str, ca: &str, unit: &str, days: i64) {
     let made = make_in(world, ca, (&format!("system:node:{node}"), "system:nodes"), unit, &[], days);
     let current = "/var/lib/kubelet/pki/kubelet-client-current.pem";
@@ -64,19 +64,19 @@ fn make_in(
     Made { cert: cert.pem(), key: key.serialize_pem() }
 }
 
-/// Puts it in place of a control plane's own in the operator's folder, as if it had been made long ago.
+/// Replaces a control plane's certificate in the operator's folder.
 pub fn keep(world: &World, leaf: &str, made: &Made) {
     let folder = world.dir.join("demo.trust/nodes/m1");
     for (end, text) in [("crt", &made.cert), ("key", &made.key)] {
         let file = folder.join(format!("{leaf}.{end}"));
-        assert!(file.exists(), "{} is no leaf", file.display());
+        assert!(file.exists(), "{} is not a leaf certificate", file.display());
         fs::write(file, text).unwrap();
     }
 }
 
-/// Puts a text in place of a file of m1, which keeps its mode.
+/// Replaces the content of a file on m1. The file keeps its mode.
 pub fn lay(world: &World, path: &str, text: &str) {
     let file = world.lab.disk("m1", path);
-    assert!(Path::new(&file).exists(), "{path} is no file of m1");
+    assert!(Path::new(&file).exists(), "{path} is not a file on m1");
     fs::write(file, text).unwrap();
 }

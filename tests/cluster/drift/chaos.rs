@@ -1,5 +1,6 @@
-//! Chaos: random kinds of drift at once, on random machines. One apply repairs them, the next has nothing to do, packets
-//! flow, pods start everywhere, and nothing else was changed. The same seed gives the same sequences.
+//! Chaos: several random kinds of drift at once, on random machines. One apply repairs them and changes nothing else. After
+//! it, the next apply has nothing to do, and pods start on every node and reach each other. The same seed gives the same
+//! sequences.
 
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -9,16 +10,16 @@ use super::{By, Ground, Kind, kubectl, looks};
 use crate::lab::NODES;
 use crate::world::real;
 
-pub const SAYS: &str = "chaos: one apply repairs what was broken at once, and changes nothing else";
+pub const SAYS: &str = "chaos: one apply repairs several kinds of drift and changes nothing else";
 
-/// The number of sequences; without it there are none.
+/// The environment variable with the number of sequences. If it is unset, chaos does not run.
 const SEQUENCES: &str = "IRONSTRAP_CHAOS";
-/// What they are made of. Without it, another seed each time.
+/// The environment variable with the seed. If it is unset, each run has another seed.
 const SEED: &str = "IRONSTRAP_CHAOS_SEED";
-/// The first sequence that is tried: one that failed can be run alone.
+/// The environment variable with the index of the first sequence, to repeat a failed one alone.
 const FROM: &str = "IRONSTRAP_CHAOS_FROM";
 
-/// splitmix64: small, and good enough to choose.
+/// The random number generator splitmix64.
 struct Random(u64);
 
 impl Random {
@@ -68,7 +69,7 @@ pub(super) fn run(ground: &mut Ground, kinds: &[&'static Kind]) {
 
 type Sequence = Vec<(&'static Kind, Vec<&'static str>)>;
 
-/// One to six kinds, each on some of the machines that it can be on.
+/// Chooses one to six kinds, each on some of its possible machines.
 fn choose(random: &mut Random, kinds: &[&'static Kind]) -> Sequence {
     let mut left = kinds.to_vec();
     let mut sequence = Sequence::new();
@@ -88,7 +89,7 @@ fn choose(random: &mut Random, kinds: &[&'static Kind]) -> Sequence {
         };
         sequence.push((kind, nodes));
     }
-    // What needs the API comes before what may take it away.
+    // Scripts that need the API come before kinds that may stop it.
     sequence.sort_by_key(|(kind, _)| !matches!(kind.by, By::Kubectl(_)));
     sequence
 }
@@ -98,16 +99,16 @@ fn repaired(ground: &mut Ground, sequence: &Sequence) {
     let mut broken: Vec<&Kind> = Vec::new();
     let each = sequence.iter().flat_map(|(kind, nodes)| nodes.iter().map(move |node| (*kind, *node)));
     for (kind, node) in each {
-        // A Node that is gone cannot be given a label.
-        match catch_unwind(AssertUnwindSafe(|| kind.bring_about(world, node))) {
+        // Some combinations are impossible: a missing Node cannot get a label.
+        match catch_unwind(AssertUnwindSafe(|| kind.cause_drift(world, node))) {
             Ok(()) => broken.push(kind),
-            Err(_) => println!("  not possible beside the others: {} on {node}", kind.says),
+            Err(_) => println!("  not possible together with the others: {} on {node}", kind.says),
         }
     }
-    assert!(!broken.is_empty(), "nothing was broken");
+    assert!(!broken.is_empty(), "no drift was possible");
     let plan = world.start(&["plan", "--exit-code"]).end(60);
     let left_alone = broken.iter().all(|kind| kind.shows.is_empty());
-    assert!(left_alone || plan.code != Some(0), "plan says that all is right");
+    assert!(left_alone || plan.code != Some(0), "the plan shows no drift");
     world.apply().good();
     world.assert_converged();
     let looking = looks::begin(world);
@@ -117,11 +118,11 @@ fn repaired(ground: &mut Ground, sequence: &Sequence) {
     let differs: Vec<&str> = broken.iter().flat_map(|kind| kind.differs).copied().collect();
     looks::assert_untouched(&before, &after, &differs);
     let again = world.apply().good();
-    // An apply waits for a Node that is not Ready for a moment, and changes nothing for it.
+    // An apply waits for a Node that is not Ready for a moment. That is not a change.
     assert_eq!(real(&again, "fixed"), BTreeSet::new());
     for node in NODES {
         let waited = node == "m1" && again.changes() > 0;
-        assert!(waited || again.of_node(node, "execs") == 1, "{node} was worked on");
+        assert!(waited || again.of_node(node, "execs") == 1, "{node} ran more than one script");
     }
     let left: Vec<&&Kind> = broken.iter().filter(|kind| !kind.then.is_empty()).collect();
     left.iter().for_each(|kind| kubectl(world, kind.then));

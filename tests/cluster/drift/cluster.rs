@@ -1,4 +1,4 @@
-//! Drift of the cluster's own objects, and what is nobody's drift.
+//! Drift of the cluster's objects, and changes that ironstrap keeps.
 
 use super::By::{Kubectl, Operator, Root};
 use super::{KIND, Kind};
@@ -9,68 +9,68 @@ const M1: &str = "labels.node[m1]";
 
 pub const KINDS: &[Kind] = &[
     Kind {
-        says: "cluster: a label gone",
+        says: "cluster: a label is missing",
         by: Kubectl("k label node w1 disk-"),
         shows: &[("m1", "labels", W1, "label disk=ssd")],
         ..KIND
     },
     Kind {
-        says: "cluster: a label gone, beside root's own preferences of kubectl",
+        says: "cluster: a label is missing, and root has a kuberc file",
         by: Root(
             "m1",
             "KUBECONFIG=/etc/kubernetes/admin.conf kubectl label node w1 disk-; mkdir -p /root/.kube; \
              printf 'apiVersion: kubectl.config.k8s.io/v1beta1\\nkind: Preference\\ndefaults:\\n- command: get\\n  options:\\n  - name: output\\n    default: wide\\n' >/root/.kube/kuberc",
         ),
         shows: &[("m1", "labels", W1, "label disk=ssd")],
-        alone: "the kubectl of these tests has them, too",
+        alone: "the kubectl of these tests would use it, too",
         then: "rm -r /root/.kube",
         ..KIND
     },
     Kind {
-        says: "cluster: a label that is another",
+        says: "cluster: a label has another value",
         by: Kubectl("k label node w1 disk=hdd --overwrite"),
         shows: &[("m1", "labels", W1, "label disk=hdd")],
         ..KIND
     },
     Kind {
-        says: "cluster: a taint gone",
+        says: "cluster: a taint is missing",
         by: Kubectl("k taint node w2 lab:PreferNoSchedule-"),
         shows: &[("m1", "labels", W2, "taint lab=yes:PreferNoSchedule")],
         ..KIND
     },
     Kind {
-        says: "cluster: a taint that is another",
+        says: "cluster: a taint has another value",
         by: Kubectl("k taint node w2 --overwrite lab=no:PreferNoSchedule"),
         shows: &[("m1", "labels", W2, "taint lab=no:PreferNoSchedule")],
         ..KIND
     },
     Kind {
-        says: "cluster: the control plane's taint gone",
+        says: "cluster: the control plane's taint is missing",
         by: Kubectl("k taint node m1 node-role.kubernetes.io/control-plane-"),
         shows: &[("m1", "labels", M1, "taint node-role.kubernetes.io/control-plane:NoSchedule")],
         ..KIND
     },
     Kind {
-        says: "cluster: the control plane's label gone",
+        says: "cluster: the control plane's label is missing",
         by: Kubectl("k label node m1 node-role.kubernetes.io/control-plane-"),
         shows: &[("m1", "labels", M1, "label node-role.kubernetes.io/control-plane=")],
         ..KIND
     },
     Kind {
-        says: "cluster: what a load balancer must know of the control plane gone",
+        says: "cluster: the control plane's load balancer label is missing",
         by: Kubectl("k label node m1 node.kubernetes.io/exclude-from-external-load-balancers-"),
         shows: &[("m1", "labels", M1, "label node.kubernetes.io/exclude-from-external-load-balancers=")],
         ..KIND
     },
     Kind {
         // The kubelet itself restores the labels of its operating system within ten seconds.
-        says: "cluster: a Node has another hostname in its label",
+        says: "cluster: the hostname label of a Node is wrong",
         by: Kubectl("k label node w1 kubernetes.io/hostname=other --overwrite"),
         shows: &[("m1", "labels", W1, "label kubernetes.io/hostname=other")],
         ..KIND
     },
     Kind {
-        says: "cluster: a pod that a killed run left",
+        says: "cluster: a killed run left a probe pod",
         by: Kubectl(
             "k create -f - <<'POD'
 {apiVersion: v1, kind: Pod, metadata: {name: ironstrap-packets-w1, namespace: kube-system, labels: {app.kubernetes.io/managed-by: ironstrap, app.kubernetes.io/component: packets}},
@@ -81,7 +81,7 @@ POD",
         ..KIND
     },
     Kind {
-        says: "cluster: the join token of an earlier release",
+        says: "cluster: an earlier release left a join token",
         by: Kubectl(
             "k -n kube-system create secret generic bootstrap-token-ironst --type=bootstrap.kubernetes.io/token \\
                --from-literal=token-id=ironst --from-literal=token-secret=0123456789abcdef --from-literal=usage-bootstrap-authentication=true
@@ -94,8 +94,8 @@ POD",
         ..KIND
     },
     Kind {
-        // Its port is not the Service's, so that connections still arrive.
-        says: "cluster: somebody's EndpointSlice of the API's Service leads elsewhere",
+        // Its port is not that of the Service, so connections still work.
+        says: "cluster: a foreign EndpointSlice adds an address to the API's Service",
         by: Kubectl(
             "k create -f - <<'SLICE'
 {apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, addressType: IPv4, metadata: {name: mine, namespace: default, labels: {kubernetes.io/service-name: kubernetes}},
@@ -112,8 +112,8 @@ SLICE",
         ..KIND
     },
     Kind {
-        // Who held them gives up after ten seconds, and starts again.
-        says: "cluster: nobody holds the Leases of the scheduler and of the controller manager, for eleven days",
+        // The components that held the Leases give up after ten seconds and restart.
+        says: "cluster: an unknown holder keeps the Leases of scheduler and controller manager for eleven days",
         by: Kubectl(
             "for l in kube-scheduler kube-controller-manager; do
                k -n kube-system patch lease $l --type=merge -p '{\"spec\": {\"holderIdentity\": \"nobody\", \"leaseDurationSeconds\": 1000000,
@@ -130,11 +130,11 @@ SLICE",
         then: "for l in kube-scheduler kube-controller-manager; do
                  n=0; until k -n kube-system get lease $l -o 'jsonpath={.spec.holderIdentity}' | grep -q '^m1_'; do n=$((n + 1)); [ $n -lt 60 ]; sleep 1; done
                done",
-        alone: "what other rows break is not mended meanwhile",
+        alone: "the control plane does not work meanwhile",
         ..KIND
     },
     Kind {
-        says: "cluster: the API server's access to kubelets gone",
+        says: "cluster: the API server's access to kubelets is missing",
         by: Kubectl("k delete clusterrolebinding kubeadm:apiserver-kubelet-client"),
         shows: &[(
             "m1",
@@ -145,7 +145,7 @@ SLICE",
         ..KIND
     },
     Kind {
-        says: "cluster: a worker's Node deleted while its kubelet runs",
+        says: "cluster: a worker's Node is deleted while its kubelet runs",
         by: Kubectl("k delete node w1"),
         shows: &[
             ("w1", "member", "member.node-object", "Node w1"),
@@ -157,8 +157,8 @@ SLICE",
         ..KIND
     },
     Kind {
-        // What else is mended there first does not make it known again.
-        says: "cluster: a worker's Node deleted, and its machine drifted",
+        // The repair of the other drift does not register the Node again.
+        says: "cluster: a worker's Node is deleted, and its machine has drifted",
         by: Operator(|world| {
             world.lab.ssh("w1", "sysctl -qw net.ipv4.ip_forward=0");
             world.kubectl(&["delete", "node", "w1"]);
@@ -175,7 +175,7 @@ SLICE",
         ..KIND
     },
     Kind {
-        says: "cluster: the control plane's Node deleted while its kubelet runs",
+        says: "cluster: the control plane's Node is deleted while its kubelet runs",
         by: Kubectl("k delete node m1"),
         shows: &[
             ("m1", "member", "member.node-object", "Node m1"),
@@ -187,21 +187,21 @@ SLICE",
         ..KIND
     },
     Kind {
-        says: "cluster: a node cordoned by hand is noted, and stays so",
+        says: "cluster: a cordoned node is noted and stays cordoned",
         by: Kubectl("k cordon w2"),
         notes: "w2 is cordoned",
         then: "k uncordon w2",
         ..KIND
     },
     Kind {
-        says: "cluster: a taint of somebody else's that keeps pods away is noted, and stays",
+        says: "cluster: a foreign taint that keeps pods away is noted and stays",
         by: Kubectl("k taint node w2 maintenance=disk:NoSchedule"),
         notes: "w2 has a taint that keeps pods away and is not in the inventory: maintenance=disk:NoSchedule",
         then: "k taint node w2 maintenance-",
         ..KIND
     },
     Kind {
-        says: "cluster: a webhook that does not answer refuses each new pod",
+        says: "cluster: a dead webhook blocks new pods",
         by: Kubectl(
             "k apply -f - <<'WEBHOOK'\n\
              {\"apiVersion\": \"admissionregistration.k8s.io/v1\", \"kind\": \"ValidatingWebhookConfiguration\", \"metadata\": {\"name\": \"gone\"},\n\
@@ -219,8 +219,8 @@ SLICE",
         ..KIND
     },
     Kind {
-        // The scheduler and the controller manager end themselves.
-        says: "cluster: a webhook that does not answer keeps the control plane from its Leases",
+        // Scheduler and controller manager end without their Leases.
+        says: "cluster: a dead webhook blocks the control plane's Leases",
         by: Kubectl(
             "k apply -f - <<'WEBHOOK'\n\
              {\"apiVersion\": \"admissionregistration.k8s.io/v1\", \"kind\": \"MutatingWebhookConfiguration\", \"metadata\": {\"name\": \"left\"},\n\
@@ -240,7 +240,7 @@ SLICE",
         ..KIND
     },
     Kind {
-        says: "cluster: a policy keeps the scheduler from its Lease",
+        says: "cluster: an admission policy blocks the scheduler's Lease",
         by: Kubectl(
             "k apply -f - <<'POLICY'\n\
              {\"apiVersion\": \"admissionregistration.k8s.io/v1\", \"kind\": \"ValidatingAdmissionPolicy\", \"metadata\": {\"name\": \"frozen\"},\n\
@@ -260,7 +260,7 @@ SLICE",
         ..KIND
     },
     Kind {
-        says: "cluster: an aggregated API whose program is gone",
+        says: "cluster: an aggregated API is unavailable",
         by: Kubectl(
             "k apply -f - <<'API'\n\
              {\"apiVersion\": \"apiregistration.k8s.io/v1\", \"kind\": \"APIService\", \"metadata\": {\"name\": \"v1.gone.example.com\"},\n\
@@ -274,7 +274,7 @@ SLICE",
         ..KIND
     },
     Kind {
-        says: "cluster: a limit that refuses the pods of CoreDNS",
+        says: "cluster: a LimitRange refuses the pods of CoreDNS",
         by: Kubectl(
             "k apply -f - <<'LIMIT'\n\
              {\"apiVersion\": \"v1\", \"kind\": \"LimitRange\", \"metadata\": {\"namespace\": \"kube-system\", \"name\": \"low\"},\n\
@@ -289,8 +289,8 @@ SLICE",
         ..KIND
     },
     Kind {
-        // No kubelet sets this condition, so none takes it back.
-        says: "cluster: a node that is Ready and says that something is wrong",
+        // No kubelet sets this condition, so none clears it.
+        says: "cluster: a Ready node has a bad condition",
         by: Kubectl(
             "k patch node w2 --subresource=status -p '{\"status\": {\"conditions\": [{\"type\": \"NetworkUnavailable\",
                \"status\": \"True\", \"reason\": \"Lost\", \"message\": \"no route was made\"}]}}'",
@@ -300,7 +300,7 @@ SLICE",
         ..KIND
     },
     Kind {
-        says: "cluster: a Node that the inventory has not is noted, and stays",
+        says: "cluster: a Node outside the inventory is noted and stays",
         by: Kubectl(
             "k create -f - <<'N'\n{\"apiVersion\": \"v1\", \"kind\": \"Node\", \"metadata\": {\"name\": \"x9\"}}\nN",
         ),

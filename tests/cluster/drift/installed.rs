@@ -1,4 +1,4 @@
-//! Drift of what kubeadm installs in the cluster: rights, cluster-info, kube-proxy and CoreDNS.
+//! Drift of the objects that kubeadm installs: rights, cluster-info, kube-proxy and CoreDNS.
 
 use super::By::Kubectl;
 use super::{KIND, Kind};
@@ -11,7 +11,7 @@ const SERVICE: &str = "kubeadm-objects.object[Service kube-system/kube-dns]";
 
 pub const KINDS: &[Kind] = &[
     Kind {
-        says: "installed: kubelets with a token may not ask for certificates",
+        says: "installed: kubelets with a token may not request certificates",
         by: Kubectl("k delete clusterrolebinding kubeadm:kubelet-bootstrap"),
         shows: &[(
             "m1",
@@ -22,7 +22,7 @@ pub const KINDS: &[Kind] = &[
         ..KIND
     },
     Kind {
-        says: "installed: certificates of new and of known kubelets are not approved",
+        says: "installed: certificates of new and known kubelets are not approved",
         by: Kubectl(
             "k delete clusterrolebinding kubeadm:node-autoapprove-bootstrap kubeadm:node-autoapprove-certificate-rotation",
         ),
@@ -74,7 +74,7 @@ pub const KINDS: &[Kind] = &[
         ..KIND
     },
     Kind {
-        says: "installed: a binding that somebody deleted waits for a finalizer",
+        says: "installed: a deleted binding waits for a finalizer",
         by: Kubectl(
             "k patch clusterrolebinding kubeadm:get-nodes -p '{\"metadata\": {\"finalizers\": [\"example.com/stays\"]}}'
              k delete clusterrolebinding kubeadm:get-nodes --wait=false",
@@ -89,7 +89,7 @@ pub const KINDS: &[Kind] = &[
         ..KIND
     },
     Kind {
-        says: "installed: what the control plane reads and locks in kube-system is not its any more",
+        says: "installed: the control plane lacks rights in kube-system",
         by: Kubectl(
             "k -n kube-system delete rolebinding system::extension-apiserver-authentication-reader system::leader-locking-kube-scheduler
              k -n kube-system patch rolebinding system::leader-locking-kube-controller-manager --type=json -p '[{\"op\": \"remove\", \"path\": \"/subjects/0\"}]'",
@@ -117,7 +117,7 @@ pub const KINDS: &[Kind] = &[
         ..KIND
     },
     Kind {
-        says: "installed: kube-proxy's rights are gone",
+        says: "installed: kube-proxy's rights are missing",
         by: Kubectl("k delete clusterrolebinding kubeadm:node-proxier"),
         shows: &[(
             "m1",
@@ -128,7 +128,7 @@ pub const KINDS: &[Kind] = &[
         ..KIND
     },
     Kind {
-        says: "installed: kube-proxy's rights are somebody else's",
+        says: "installed: kube-proxy's binding has another subject",
         by: Kubectl(
             "k delete clusterrolebinding kubeadm:node-proxier
              k create clusterrolebinding kubeadm:node-proxier --clusterrole=system:node-proxier --serviceaccount=kube-system:other",
@@ -143,8 +143,8 @@ pub const KINDS: &[Kind] = &[
         ..KIND
     },
     Kind {
-        // It is fixed for the life of the binding.
-        says: "installed: kube-proxy has the rights of another role",
+        // The role of an existing binding cannot change.
+        says: "installed: kube-proxy's binding has another role",
         by: Kubectl(
             "k delete clusterrolebinding kubeadm:node-proxier
              k create clusterrolebinding kubeadm:node-proxier --clusterrole=view --serviceaccount=kube-system:kube-proxy",
@@ -159,7 +159,7 @@ pub const KINDS: &[Kind] = &[
         ..KIND
     },
     Kind {
-        says: "installed: the ServiceAccounts of kube-proxy and of CoreDNS deleted",
+        says: "installed: the ServiceAccounts of kube-proxy and CoreDNS are missing",
         by: Kubectl("k -n kube-system delete serviceaccount kube-proxy coredns"),
         shows: &[
             (
@@ -181,14 +181,14 @@ pub const KINDS: &[Kind] = &[
         ..KIND
     },
     Kind {
-        says: "installed: kube-proxy's DaemonSet deleted",
+        says: "installed: kube-proxy's DaemonSet is missing",
         by: Kubectl("k -n kube-system delete daemonset kube-proxy"),
         shows: &[("m1", "installed", PROXY, "DaemonSet kube-system/kube-proxy")],
         alone: "another row changes it",
         ..KIND
     },
     Kind {
-        says: "installed: kube-proxy runs on no node, by one more label of nodes",
+        says: "installed: kube-proxy's node selector matches no node",
         by: Kubectl(
             "k -n kube-system patch daemonset kube-proxy -p '{\"spec\": {\"template\": {\"spec\": {\"nodeSelector\": {\"nowhere\": \"yes\"}}}}}'",
         ),
@@ -203,27 +203,27 @@ pub const KINDS: &[Kind] = &[
         ..KIND
     },
     Kind {
-        says: "installed: CoreDNS is scaled to nothing",
+        says: "installed: CoreDNS is scaled to zero",
         by: Kubectl("k -n kube-system scale deployment coredns --replicas=0"),
         shows: &[("m1", "installed", COREDNS, "spec.replicas: 2")],
         alone: "another row changes it",
         ..KIND
     },
     Kind {
-        says: "installed: CoreDNS' Deployment deleted",
+        says: "installed: CoreDNS' Deployment is missing",
         by: Kubectl("k -n kube-system delete deployment coredns"),
         shows: &[("m1", "installed", COREDNS, "Deployment kube-system/coredns")],
         alone: "another row changes it",
         ..KIND
     },
     Kind {
-        says: "installed: CoreDNS' ConfigMap deleted",
+        says: "installed: CoreDNS' ConfigMap is missing",
         by: Kubectl("k -n kube-system delete configmap coredns"),
         shows: &[("m1", "installed", COREFILE, "kubernetes cluster.local in-addr.arpa ip6.arpa")],
         ..KIND
     },
     Kind {
-        says: "installed: CoreDNS' rights are gone",
+        says: "installed: CoreDNS' rights are missing",
         by: Kubectl("k delete clusterrole system:coredns; k delete clusterrolebinding system:coredns"),
         shows: &[
             ("m1", "installed", "kubeadm-objects.object[ClusterRole system:coredns]", "ClusterRole system:coredns"),
@@ -257,13 +257,13 @@ pub const KINDS: &[Kind] = &[
         ..KIND
     },
     Kind {
-        says: "installed: cluster-info deleted",
+        says: "installed: cluster-info is missing",
         by: Kubectl("k -n kube-public delete configmap cluster-info"),
         shows: &[("m1", "installed", INFO, "server: https://api.demo.internal:6443")],
         ..KIND
     },
     Kind {
-        says: "installed: cluster-info leads elsewhere",
+        says: "installed: cluster-info points to another server",
         by: Kubectl(
             "k -n kube-public get configmap cluster-info -o yaml | sed 's#server: .*#server: https://192.0.2.1:6443#' | k replace -f -",
         ),
@@ -282,7 +282,7 @@ pub const KINDS: &[Kind] = &[
         ..KIND
     },
     Kind {
-        says: "installed: a Corefile of somebody else is kept until its replacement is confirmed",
+        says: "installed: an edited Corefile stays until its replacement is confirmed",
         by: Kubectl(
             "k -n kube-system get configmap coredns -o yaml | sed 's#cache 30 {#cache 29 {#' | k replace -f -",
         ),
@@ -290,11 +290,11 @@ pub const KINDS: &[Kind] = &[
         confirm: "--replace-corefile",
         then: "[ \"$(k -n kube-system get configmap coredns-replaced -o 'jsonpath={.data.Corefile}' | grep -c 'cache 29 {')\" = 1 ]
                k -n kube-system delete configmap coredns-replaced",
-        alone: "it keeps another row from being mended",
+        alone: "another row could not be repaired",
         ..KIND
     },
     Kind {
-        says: "installed: an autoscaler's replicas of CoreDNS are nobody's drift",
+        says: "installed: more replicas of CoreDNS by an autoscaler stay",
         by: Kubectl("k -n kube-system scale deployment coredns --replicas=3"),
         then: "k='kubectl --kubeconfig /etc/kubernetes/admin.conf -n kube-system'
                [ \"$($k get deployment coredns -o 'jsonpath={.spec.replicas}')\" = 3 ]; $k scale deployment coredns --replicas=2",

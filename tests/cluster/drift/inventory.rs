@@ -1,4 +1,4 @@
-//! Another inventory: what it asks for is planned and rolled out, and nothing is reinstalled.
+//! Changes of the inventory. They are planned and rolled out, and nothing is reinstalled.
 
 use super::By::{Inventory, Operator};
 use super::{KIND, Kind};
@@ -14,14 +14,14 @@ const ONE_AT_A_TIME: &str = "one inventory at a time";
 
 pub const KINDS: &[Kind] = &[
     Kind {
-        says: "inventory: another label",
+        says: "inventory: a label is added",
         by: Inventory(&[(&["nodes", "w1", "labels"], "{ disk = \"ssd\", rack = \"a1\" }")]),
         shows: &[("m1", "labels", "labels.node[w1]", "label rack=a1")],
         alone: ONE_AT_A_TIME,
         ..KIND
     },
     Kind {
-        says: "inventory: another mirror",
+        says: "inventory: a mirror is added",
         by: Inventory(&[
             (&["registries", "quay.io", "mirrors"], "[\"http://198.18.0.1:5000\"]"),
             (&["registries", "quay.io", "fallback"], "false"),
@@ -36,7 +36,7 @@ pub const KINDS: &[Kind] = &[
         ..KIND
     },
     Kind {
-        says: "inventory: a field of the kubelet and another limit of pods",
+        says: "inventory: two kubelet settings change",
         by: Inventory(&[(&["kubelet", "maxPods"], "78"), (&["kubelet", "containerLogMaxFiles"], "7")]),
         shows: &[
             ("m1", "member", WROTE, ANOTHER),
@@ -44,13 +44,13 @@ pub const KINDS: &[Kind] = &[
             ("w2", "member", WROTE, ANOTHER),
             ("m1", "uploads", KUBELET, ANOTHER),
         ],
-        // What a machine was registered with is not written once more.
+        // kubeadm does not write the settings of the registration again.
         differs: &["/var/lib/kubelet/config.yaml", "/var/lib/kubelet/kubeadm-flags.env"],
         alone: ONE_AT_A_TIME,
         ..KIND
     },
     Kind {
-        says: "inventory: another name of the API, and another argument of its server",
+        says: "inventory: the API gets another name, and its server another argument",
         by: Inventory(&[
             (&["cluster", "api-names"], "[\"k8s.example.org\"]"),
             (&["api-server", "event-ttl"], "\"3h0m0s\""),
@@ -71,7 +71,7 @@ pub const KINDS: &[Kind] = &[
         ..KIND
     },
     Kind {
-        says: "inventory: a proxy whose password systemd and shells could take apart",
+        says: "inventory: a proxy password has special characters of systemd and shells",
         by: Inventory(&[(
             &["proxy"],
             r#"{ http = "http://ops:p%25w&~$HOME;%27%20@198.18.0.1:3128", no = ["198.18.0.1"] }"#,
@@ -100,7 +100,7 @@ tr '\0' '\n' <"$f" | grep -qxF 'HTTP_PROXY=http://ops:p%25w&~$HOME;%27%20@198.18
         ..KIND
     },
     Kind {
-        says: "inventory: more replicas of CoreDNS",
+        says: "inventory: CoreDNS gets more replicas",
         by: Inventory(&[(&["coredns", "replicas"], "3")]),
         shows: &[(
             "m1",
@@ -112,8 +112,8 @@ tr '\0' '\n' <"$f" | grep -qxF 'HTTP_PROXY=http://ops:p%25w&~$HOME;%27%20@198.18
         ..KIND
     },
     Kind {
-        // Without a number in it, the replicas stay.
-        says: "inventory: the old one again",
+        // The first inventory has no number of replicas, so they stay.
+        says: "inventory: the first inventory returns",
         by: Inventory(&[]),
         shows: &[
             ("m1", "runtime", "runtime.old-mirrors", "quay.io"),
@@ -129,7 +129,7 @@ tr '\0' '\n' <"$f" | grep -qxF 'HTTP_PROXY=http://ops:p%25w&~$HOME;%27%20@198.18
             ("w1", "runtime", RUNS, "restarted, because"),
             ("w2", "runtime", RUNS, "restarted, because"),
             ("m1", "labels", "labels.node[w1]", "label rack=a1"),
-            // A name that went out of the inventory is to be good no longer.
+            // The certificate no longer contains the removed name.
             ("m1", "pki", "pki.file[apiserver.crt]", ""),
             ("m1", "pki", "pki.file[apiserver.key]", "sha256"),
             ("m1", "static-pods", "static-pods.current", "restarted, because"),
@@ -155,7 +155,7 @@ tr '\0' '\n' <"$f" | grep -qxF 'HTTP_PROXY=http://ops:p%25w&~$HOME;%27%20@198.18
         ..KIND
     },
     Kind {
-        says: "inventory: a registry with a port, whose folder has another name already",
+        says: "inventory: a registry with a port has a folder with another name",
         by: Operator(|world| {
             world.edit(&[(&["registries", "r.example:5000", "mirrors"], "[\"http://198.18.0.1:5000\"]")]);
             world.lab.ssh("w1", "mkdir -p /etc/containerd/certs.d/r.example_5000_");

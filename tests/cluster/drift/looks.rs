@@ -1,5 +1,5 @@
-//! How a machine looks: what somebody who knows nothing of ironstrap would compare before and after. Content, modes and
-//! owners; not times, for what is put back is put back now.
+//! The visible state of a machine, to compare before and after a repair: content, modes and owners. It has no times, because a
+//! repair writes files again.
 
 use std::collections::BTreeSet;
 use std::process::Child;
@@ -9,8 +9,8 @@ use crate::world::World;
 
 pub type Looks = BTreeSet<String>;
 
-/// Everything below /etc, what kubelet and plugins run with, packages with their holds, units, swap and sysctls. Left
-/// out is what containerd and systemd keep of themselves, and the plugin that flannel writes again with each start.
+/// Prints everything below /etc, the files of kubelet and CNI plugins, packages with their holds, units, swap and sysctls. It
+/// leaves out the own data of containerd and systemd, and the plugin that flannel writes at each start.
 const SCRIPT: &str = r#"set -eu; export LC_ALL=C
 k='/var/lib/kubelet/config.yaml /var/lib/kubelet/kubeadm-flags.env /var/lib/kubelet/instance-config.yaml'
 u='/usr/lib/systemd/system/kubelet.service /usr/lib/systemd/system/kubelet.service.d'
@@ -24,10 +24,10 @@ sed 's/^/swap /' /proc/swaps
 sysctl net.ipv4.ip_forward net.bridge.bridge-nf-call-iptables net.bridge.bridge-nf-call-ip6tables | sed 's/^/sysctl /'
 echo 'the end'"#;
 
-/// A look that has begun: it takes as long as a plan does, and goes on beside it.
+/// The running scripts. They take as long as a plan and run beside it.
 pub struct Looking(Vec<Child>);
 
-/// Looks at all machines at once.
+/// Starts the script on all machines.
 pub fn begin(world: &World) -> Looking {
     let look = |node: &&str| -> Child {
         let mut command = world.lab.command(&["ssh", node, SCRIPT]);
@@ -40,8 +40,8 @@ impl Looking {
     pub fn end(self) -> Vec<Looks> {
         let look = |child: Child| {
             let said = text(&child.wait_with_output().unwrap().stdout);
-            assert!(said.ends_with("the end\n"), "a machine did not say all");
-            // Units of pods come and go as pods do.
+            assert!(said.ends_with("the end\n"), "the output of a machine is incomplete");
+            // The units of pods change with the pods.
             let moves = ["unit cri-containerd-", "unit kubepods", "unit run-"];
             let stays = |line: &&str| !moves.iter().any(|start| line.starts_with(start));
             said.lines().filter(stays).map(str::to_string).collect()
@@ -50,7 +50,7 @@ impl Looking {
     }
 }
 
-/// Fails with the lines that came and went, but for those of files that may differ.
+/// Checks that nothing changed except the files that may differ. The failure shows the lines that came and went.
 pub fn assert_untouched(before: &[Looks], after: &[Looks], differs: &[&str]) {
     for (node, (before, after)) in NODES.iter().zip(before.iter().zip(after)) {
         let minds = |line: &&String| {

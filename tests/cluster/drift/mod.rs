@@ -1,5 +1,5 @@
-//! Drift of real machines, kind by kind: each is brought about, shown by a plan as that and nothing else, and mended
-//! by an apply that touches nothing else. The kinds are data, one row each; here is how a row is read.
+//! Drift of real machines. Each kind of drift is a row of a table. The test causes the drift, checks that a plan shows exactly
+//! this drift, and checks that an apply repairs it and changes nothing else. This file defines and runs the rows.
 
 mod added;
 pub mod certificates;
@@ -30,48 +30,48 @@ use crate::part;
 use crate::world::{PATIENCE, World, is_consequence};
 use looks::Looks;
 
-/// Node, step, the want's name, and a piece of what the plan says about it. The node "." is the one that was broken.
+/// Node, step, the want's name, and a part of the difference that the plan shows. The node "." is the drifted one.
 type Shows = (&'static str, &'static str, &'static str, &'static str);
 
-/// One way in which machines stop being what the inventory says.
+/// One kind of drift.
 pub struct Kind {
     pub says: &'static str,
     pub by: By,
     pub shows: &'static [Shows],
-    /// What is only noted, and left as it is.
+    /// Words of a note, for a state that ironstrap reports and does not change.
     pub notes: &'static str,
-    /// The option of an apply that replaces it. An ordinary apply keeps it and says so.
+    /// The option with which an apply replaces it. Without the option, an apply keeps it and says so.
     confirm: &'static str,
-    /// What a human does on that machine about what an apply leaves. Then an apply ends well.
+    /// A script for what an apply cannot repair. After it, an apply succeeds.
     by_hand: &'static str,
-    /// Files that are not again what they were: commented out, made again.
+    /// Files that differ after the repair, for example because a line is commented out.
     pub differs: &'static [&'static str],
-    /// The API server is away until it is mended, so that a plan cannot tell what only it knows.
+    /// Whether the API server does not answer until the repair, so that a plan lacks its answers.
     pub silences_the_api: bool,
-    /// Why it cannot be one of many at a time; empty where it can.
+    /// The reason why it cannot be combined with other kinds. Empty if it can.
     pub alone: &'static str,
-    /// On m1, in the end: what ironstrap rightly leaves alone.
+    /// A script on m1 at the end. It checks or removes what ironstrap keeps.
     pub then: &'static str,
 }
 
-/// How it comes about.
+/// The cause of the drift.
 pub enum By {
-    /// Root on this machine, and on no other: it is about this machine's part in the cluster.
+    /// A script of root on this machine only, because it concerns this machine's role in the cluster.
     Root(&'static str, &'static str),
-    /// Root on any machine; alone, on this one.
+    /// A script of root on any machine. A single row uses this one.
     Anywhere(&'static str, &'static str),
-    /// Somebody with kubectl.
+    /// A script with kubectl.
     Kubectl(&'static str),
-    /// Somebody in the operator's folder, or with the cluster's authority.
+    /// A change in the operator's folder, or with the cluster's CA.
     Operator(fn(&World)),
-    /// The operator, who writes another inventory: a path of keys and a value.
+    /// A change of the inventory: paths of keys and values.
     Inventory(&'static [(&'static [&'static str], &'static str)]),
 }
 
-/// Why a row is alone whose repair restarts the API server.
+/// The reason for `alone` if the repair restarts the API server.
 const RESTARTS: &str = "the API server starts again";
 
-/// What most rows do not say.
+/// The default values of a row.
 const KIND: Kind = Kind {
     says: "",
     by: By::Kubectl(""),
@@ -85,7 +85,7 @@ const KIND: Kind = Kind {
     then: "",
 };
 
-/// Those of the inventory come last: from the first of them on it is another.
+/// All rows. Those of the inventory come last, because they change it for all rows after them.
 fn kinds() -> Vec<&'static Kind> {
     let all = [
         swap::KINDS,
@@ -106,7 +106,7 @@ fn kinds() -> Vec<&'static Kind> {
 }
 
 impl Kind {
-    /// The machine that it is about, where it is about one.
+    /// The machine that drifts.
     fn node(&self) -> &'static str {
         match self.by {
             By::Root(node, _) | By::Anywhere(node, _) => node,
@@ -114,7 +114,7 @@ impl Kind {
         }
     }
 
-    fn bring_about(&self, world: &World, node: &str) {
+    fn cause_drift(&self, world: &World, node: &str) {
         match &self.by {
             By::Root(_, script) | By::Anywhere(_, script) => drop(world.lab.ssh(node, script)),
             By::Kubectl(script) => kubectl(world, script),
@@ -123,14 +123,14 @@ impl Kind {
         }
     }
 
-    /// Without what only follows from it, and may be seen or not. Pods answer through drift that neither cuts them off nor
-    /// starts them again.
+    /// Leaves out consequences of the drift, which a plan may show or not. Drift that neither disconnects nor restarts pods has no
+    /// consequences for them.
     fn without_consequences(&self, mut triples: BTreeSet<Triple>) -> BTreeSet<Triple> {
         const HARMLESS: [&str; 6] = ["swap", "hosts", "access", "uploads", "labels", "addons"];
         let expected = self.expected();
         let harms = !expected.iter().all(|(_, step, _)| HARMLESS.contains(&step.as_str()));
-        // A component that restarts is away for a moment, and an API server is missing from its Service. The kubelet also restarts
-        // a component if another file defines the same pod.
+        // A component that restarts does not answer for a moment, and the Service lacks an API server that restarts. The
+        // kubelet also restarts a component if another file defines the same pod.
         let restarts = self.alone == RESTARTS
             || expected.iter().any(|(_, step, _)| ["static-pods", "member"].contains(&step.as_str()));
         let follows = |triple: &Triple| match triple.1.as_str() {
@@ -150,16 +150,15 @@ impl Kind {
     }
 }
 
-/// Begins a script with lines of `k …`, which is kubectl with all rights on m1.
+/// The begin of a script for m1 in which `k` is kubectl with all rights.
 const K: &str = "set -e; k() { kubectl --kubeconfig /etc/kubernetes/admin.conf \"$@\"; }\n";
 
-/// Such lines on m1.
+/// Runs such a script on m1.
 fn kubectl(world: &World, script: &str) {
     world.lab.ssh("m1", &format!("{K}{script}"));
 }
 
-/// Runs the rows whose words have one of these pieces, without any all rows, and chaos where it is asked for. Whether all
-/// went well.
+/// Runs the rows whose name contains one of these texts, or all rows, and chaos if it is enabled. Returns whether all passed.
 pub fn run(world: &World, words: &[String]) -> bool {
     let chosen = |says: &str| words.is_empty() || words.iter().any(|word| says.contains(word.as_str()));
     let kinds = kinds();
@@ -192,7 +191,7 @@ pub fn run(world: &World, words: &[String]) -> bool {
     crate::report_result(passed, &failed)
 }
 
-/// The rows that the command line asks for. An edit of the inventory builds on those before it.
+/// The rows that the command line selects. Changes of the inventory build on each other, so they stay in one part.
 fn part_of<'a>(kinds: &'a [&'static Kind]) -> &'a [&'static Kind] {
     let edits = |at: usize| matches!(kinds[at].by, By::Inventory(_));
     let begins = |at: usize| at == 0 || !(edits(at) && edits(at - 1));
@@ -200,10 +199,10 @@ fn part_of<'a>(kinds: &'a [&'static Kind]) -> &'a [&'static Kind] {
     &kinds[part::named(kinds.len(), begins)]
 }
 
-/// A cluster that is as the inventory says, and how its machines look.
+/// A cluster that matches the inventory, and the state of its machines.
 struct Ground<'a> {
     world: &'a World,
-    /// Of the last that went well.
+    /// The state after the last row that passed.
     looks: Option<Vec<Looks>>,
 }
 
@@ -222,11 +221,11 @@ impl Ground<'_> {
 fn one(ground: &mut Ground, kind: &Kind) {
     let (before, world) = (ground.lay(), ground.world);
     let expected = kind.expected();
-    kind.bring_about(world, kind.node());
+    kind.cause_drift(world, kind.node());
     let plan = world.plan();
     assert_shows(kind, &plan, &expected);
     if !kind.by_hand.is_empty() {
-        left_to_a_human(world, kind, &expected);
+        assert_manual_repair(world, kind, &expected);
     } else if !expected.is_empty() {
         if !kind.confirm.is_empty() {
             assert_kept(world, kind);
@@ -234,22 +233,22 @@ fn one(ground: &mut Ground, kind: &Kind) {
         let options: Vec<&str> =
             ["apply", "--yes"].into_iter().chain(kind.confirm.split_whitespace()).collect();
         let mended = world.start(&options).end(PATIENCE).good();
-        assert_eq!(kind.without_consequences(mended.triples("fixed")), expected, "what was planned was done");
+        assert_eq!(kind.without_consequences(mended.triples("fixed")), expected, "the apply makes exactly the planned changes");
         for node in NODES {
             let reached = format!("nodes.announced[{node}]");
             let asked_again =
                 kind.silences_the_api || mended.triples("fixed").iter().any(|(n, ..)| n == node);
             let touched = expected.iter().any(|(n, _, that)| n == node || *that == reached) || asked_again;
-            // A node whose tunnel to the broken one was silent, or gone with its Node, is asked again after the repair.
-            // `assert_untouched` shows that nothing was changed there.
+            // A node whose tunnel to the drifted node did not answer, or went with its Node, is observed again after the repair.
+            // `assert_untouched` checks that nothing changed there.
             let cut_off = expected.iter().any(|(_, step, that)| {
                 ["flannel", "packets"].contains(&step.as_str()) || that.starts_with("nodes.announced[")
             });
             let asks = if cut_off { 1..=2 } else { 1..=1 };
-            // The first of the inventory is where two operators would meet; nobody else is even spoken to. The node that
-            // speaks for the cluster is asked again when a member was worked on.
+            // The first node of the inventory holds the lease against a second operator. It is also the node that answers for
+            // the cluster, so it is observed again after a change of a member. The other nodes run only one script.
             let execs = mended.of_node(node, "execs").as_u64().unwrap();
-            assert!(touched || node == "m1" || asks.contains(&execs), "{node} was worked on: {execs} execs");
+            assert!(touched || node == "m1" || asks.contains(&execs), "{node} ran more scripts than expected: {execs}");
         }
     }
     let looking = looks::begin(world);
@@ -260,7 +259,8 @@ fn one(ground: &mut Ground, kind: &Kind) {
     if !kind.then.is_empty() {
         kubectl(world, kind.then);
     }
-    // What is taken away only now was seen. Rows of the inventory build on each other: `lay` would write the first one again.
+    // If `then` removed a file, the state `after` is outdated. Rows of the inventory keep it: `lay` would restore the first
+    // inventory.
     let stays = kind.then.is_empty() || kind.differs.is_empty() || matches!(kind.by, By::Inventory(_));
     ground.looks = stays.then_some(after);
 }
@@ -274,7 +274,7 @@ fn assert_shows(kind: &Kind, plan: &Ended, expected: &BTreeSet<Triple>) {
     assert_eq!(kind.without_consequences(triples), *expected, "{}", plan.errors());
     assert!(kind.silences_the_api || plan.code == Some(0), "{}{}", plan.errors(), plan.stderr);
     let unknown = plan.events.iter().any(|event| event["event"] == "drift" && event["state"] == "unknown");
-    assert_eq!(unknown, kind.silences_the_api, "what cannot be told: {:#?}", plan.triples("drift"));
+    assert_eq!(unknown, kind.silences_the_api, "unknown wants: {:#?}", plan.triples("drift"));
     for ((_, step, that, piece), node) in kind.shows.iter().zip(kind.shows.iter().map(|(node, ..)| *node)) {
         let node = if node == "." { kind.node() } else { node };
         let same = |event: &&&Value| triple(event) == (node.into(), step.to_string(), that.to_string());
@@ -294,7 +294,7 @@ fn assert_shows(kind: &Kind, plan: &Ended, expected: &BTreeSet<Triple>) {
     }
 }
 
-/// Without its own confirmation an apply changes nothing, and does not end well.
+/// Checks that an apply without the confirmation changes nothing and fails.
 fn assert_kept(world: &World, kind: &Kind) {
     let kept = world.apply();
     assert_eq!((kept.code, kept.triples("fixed")), (Some(8), BTreeSet::new()), "{}", kept.errors());
@@ -303,13 +303,13 @@ fn assert_kept(world: &World, kind: &Kind) {
     assert_shows(kind, &world.plan(), &kind.expected());
 }
 
-/// An apply does not repair it, and does not end well, even if it repairs another machine meanwhile. Once a human has done the
-/// rest, the next one does.
-fn left_to_a_human(world: &World, kind: &Kind, expected: &BTreeSet<Triple>) {
+/// Checks that an apply does not repair it and fails, even if it repairs another machine meanwhile. After the manual repair,
+/// the next apply succeeds.
+fn assert_manual_repair(world: &World, kind: &Kind, expected: &BTreeSet<Triple>) {
     let other = if kind.node() == "m1" { "w2" } else { "m1" };
     world.lab.ssh(other, ": >/etc/modules-load.d/ironstrap.conf");
     let left = world.apply();
-    assert_ne!(left.code, Some(0), "an apply that leaves something ends well");
+    assert_ne!(left.code, Some(0), "an apply that leaves drift succeeded");
     assert!(left.triples("fixed").is_disjoint(expected), "{:?}", left.triples("fixed"));
     world.lab.ssh(kind.node(), &format!("{K}{}", kind.by_hand));
     world.apply().good();
@@ -318,5 +318,5 @@ fn left_to_a_human(world: &World, kind: &Kind, expected: &BTreeSet<Triple>) {
 fn assert_nothing_left(world: &World, kind: &Kind) {
     let again = world.settled();
     let noted = again.events.iter().any(|event| event["event"] == "note");
-    assert_eq!(noted, !kind.notes.is_empty(), "what is only noted is left as it is");
+    assert_eq!(noted, !kind.notes.is_empty(), "the note is still there if the row has one");
 }
