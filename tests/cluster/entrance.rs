@@ -1,6 +1,5 @@
-//! Getting into machines as the operator's own ssh does, past real OpenSSH servers and sudos with settings of their
-//! own. w2 has a second sshd, on port 2222, which each row sets up; m1 and w1 are hosts to go through. Nobody has a
-//! cluster.
+//! SSH logins and privilege escalation, with real OpenSSH servers and sudo in many configurations. w2 has a second sshd on
+//! port 2222, which each row configures. m1 and w1 are jump hosts. There is no cluster.
 
 mod agent;
 mod config;
@@ -28,50 +27,50 @@ use crate::{Ground, Scenario, so, until};
 
 pub const SCENARIOS: &[Scenario] = &[
     Scenario {
-        says: "the way in is the one of the operator's ssh_config",
+        says: "ironstrap connects as the operator's ssh_config says",
         ground: Ground::Fresh,
         run: config::by_config,
     },
-    Scenario { says: "a machine is known by its host key", ground: Ground::Before, run: known::host_keys },
+    Scenario { says: "ironstrap verifies the host key of a machine", ground: Ground::Before, run: known::host_keys },
     Scenario {
-        says: "passwords, passphrases and certificates let in",
+        says: "passwords, passphrases and certificates work for the login",
         ground: Ground::Before,
         run: words::with_words,
     },
-    Scenario { says: "keys in hardware tokens let in", ground: Ground::Before, run: hardware::tokens },
+    Scenario { says: "keys in hardware tokens work for the login", ground: Ground::Before, run: hardware::tokens },
     Scenario {
-        says: "what is typed is asked once, and seen nowhere",
+        says: "typed secrets are asked for once and shown nowhere",
         ground: Ground::Before,
         run: terminal::typed,
     },
     Scenario {
-        says: "sudo with a password, on a terminal, or doas makes root",
+        says: "sudo with a password, sudo with a terminal, and doas work",
         ground: Ground::Before,
         run: root::to_root,
     },
     Scenario {
-        says: "odd shells, noise and odd file systems do no harm",
+        says: "unusual shells, output and file systems do no harm",
         ground: Ground::Before,
         run: root::oddities,
     },
     Scenario {
-        says: "servers that bear little are treated with care",
+        says: "limits of SSH servers are respected",
         ground: Ground::Before,
         run: sparing::sparing,
     },
     Scenario {
-        says: "a login that fails says why, and what to do",
+        says: "a failed login reports its cause and a hint",
         ground: Ground::Before,
         run: refused::refusals,
     },
 ];
 
-/// A way in, and what must come of it. `DIR` in its texts is the operator's folder.
+/// A login and its expected result. `DIR` in its texts is the operator's folder.
 struct Way {
     says: &'static str,
-    /// Lines of the second sshd's configuration; the first of each keyword counts.
+    /// Lines for the second sshd's configuration. The first line of each keyword takes effect.
     sshd: &'static str,
-    /// What root does on w2 before.
+    /// A script that root runs on w2 before.
     before: &'static str,
     /// The operator's ssh_config.
     config: &'static str,
@@ -81,9 +80,9 @@ struct Way {
 }
 
 enum Gives {
-    /// Pieces of how it was got in: user, by, via, root.
+    /// Parts of the result: user, authentication method, jump hosts and privilege escalation.
     In { user: &'static str, by: &'static str, via: &'static str, root: &'static str },
-    /// Pieces of the error.
+    /// Parts of the error.
     Refused(&'static [&'static str]),
 }
 
@@ -96,7 +95,7 @@ const BOB: Gives = In { user: "bob", by: "DIR/id", via: "", root: "sudo, with a 
 const WAY: Way =
     Way { says: "", sshd: "", before: "", config: THETA, inventory: |_| {}, options: &[], gives: OPS };
 
-/// w2 by another name, with all that is not as usual.
+/// An ssh_config with another name for w2, another port and another user.
 const THETA: &str = "
 Host theta
   HostName 198.18.0.13
@@ -111,14 +110,14 @@ Host *
   UserKnownHostsFile DIR/known
 ";
 
-/// A user bob, who has to say a password for sudo.
+/// Uses the user bob, who needs a password for sudo.
 fn as_bob(inventory: &mut Table) {
     set(inventory, &["nodes", "w2", "user"], "\"bob\"");
 }
 
 const SECRET: &[&str] = &["--password-command", "printf 'secret word\\n'"];
 
-/// The operator's folder, prepared once: a home with a key, an `ssh` that takes its configuration from there.
+/// The operator's home folder, prepared once: with a key, and an `ssh` that reads its configuration from this folder.
 struct Stage<'a> {
     world: &'a World,
     dir: PathBuf,
@@ -152,12 +151,12 @@ impl Stage<'_> {
         stage
     }
 
-    /// A text with the operator's folder in it.
+    /// Replaces `DIR` and `PIN` in a text.
     fn fill(&self, text: &str) -> String {
         text.replace("DIR", self.dir.to_str().unwrap()).replace("PIN", &self.pin)
     }
 
-    /// The lab's inventory without a word of SSH, and w2 by its other name.
+    /// Writes the lab's inventory without SSH settings and with the other name of w2.
     fn inventory(&self, edit: fn(&mut Table)) -> PathBuf {
         self.world.inventory(|table| {
             table.remove("ssh");
@@ -172,7 +171,7 @@ impl Stage<'_> {
         path
     }
 
-    /// A command of the operator's, to which its words are to be added.
+    /// The start of a command in the operator's environment.
     fn operator(&self) -> Command {
         let path = format!("PATH={}/bin:{}", self.dir.display(), std::env::var("PATH").unwrap());
         let mut command = self.world.lab.command(&["exec", "env", "-u", "SSH_AUTH_SOCK", &path]);
@@ -182,7 +181,7 @@ impl Stage<'_> {
         command
     }
 
-    /// How a command of ironstrap ends, and what it says on both streams.
+    /// Runs ironstrap, and returns its exit code, its stdout and its stderr.
     fn ironstrap(&self, command: &str, words: &[&str], options: &[&str]) -> (Option<i32>, String, String) {
         let mut run = self.operator();
         run.args([&World::binary(), command, "-i"]).arg(self.world.dir.join("inventory.toml"));
@@ -201,7 +200,7 @@ impl Stage<'_> {
         (code, document, errors)
     }
 
-    /// Starts the second sshd, and writes the operator's files.
+    /// Starts the second sshd and writes the operator's files.
     fn set_up(&self, way: &Way) {
         let restart = format!(
             "set -e; systemctl stop second 2>/dev/null || :\ncat >/root/sshd.conf <<'X'\n{}\n{SSHD}\nX\n{}\n\
@@ -248,7 +247,7 @@ AuthorizedKeysFile .ssh/authorized_keys
 LogLevel VERBOSE
 PerSourcePenalties no";
 
-/// bob, who has a password and needs it for sudo, and others who are like nobody else.
+/// Creates users: bob needs a password for sudo, eve has no login shell, and tom needs no password for sudo.
 const USERS: &str = r#"set -e
 for user in bob eve tom; do
   useradd --create-home --shell /bin/bash $user

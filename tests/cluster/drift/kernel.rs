@@ -103,7 +103,7 @@ pub const KINDS: &[Kind] = &[
         ..KIND
     },
     Kind {
-        says: "kernel: no modules would be loaded at boot",
+        says: "kernel: the modules would not be loaded at boot",
         by: Anywhere("w2", "rm /etc/modules-load.d/ironstrap.conf"),
         shows: &[(".", "kernel", "kernel.modules-at-boot", "br_netfilter")],
         ..KIND

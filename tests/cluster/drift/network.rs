@@ -11,7 +11,7 @@ const CONFLIST: &str = "cni.config";
 
 const ADDRESSES: &str = "cni.addresses";
 
-/// As host-local writes them. Some are empty, as after a power cut.
+/// Writes reservations of addresses in the format of host-local. Some are empty, as after a power loss.
 const LEAKED: &str = r"d=/var/lib/cni/networks/cbr0; mkdir -p $d; . /run/flannel/subnet.env; i=2
 while [ $i -le 254 ]; do
   f=$d/${FLANNEL_SUBNET%.*}.$i
@@ -24,7 +24,7 @@ done";
 
 const LINKS: &str = "flannel.links";
 
-/// The same, where each address belongs to a sandbox that containerd has.
+/// Writes reservations whose addresses belong to an existing sandbox.
 const TAKEN: &str = r"d=/var/lib/cni/networks/cbr0; . /run/flannel/subnet.env; i=2
 id=$(ctr -n k8s.io containers ls -q | head -n 1)
 while [ $i -le 254 ]; do
@@ -33,67 +33,67 @@ while [ $i -le 254 ]; do
   i=$((i + 1))
 done";
 
-/// The machines have no nft of their own.
+/// Uses the nft of kube-proxy's image, because the machines have none.
 const NO_RULES: &str = "chroot /proc/$(pidof kube-proxy)/root nft delete table ip kube-proxy";
 
 pub const KINDS: &[Kind] = &[
     Kind {
-        says: "network: the CNI configuration gone",
+        says: "network: the CNI configuration is missing",
         by: Root("w1", "rm /etc/cni/net.d/10-flannel.conflist"),
         shows: &[(".", "cni", CONFLIST, "\"type\": \"flannel\"")],
         ..KIND
     },
     Kind {
-        says: "network: the CNI configuration edited",
+        says: "network: the CNI configuration is edited",
         by: Anywhere("w2", "sed -i s/portmap/bandwidth/ /etc/cni/net.d/10-flannel.conflist"),
         shows: &[(".", "cni", CONFLIST, "\"type\": \"bandwidth\"")],
         ..KIND
     },
     Kind {
-        says: "network: a plugin of the package gone",
+        says: "network: a plugin of the package is missing",
         by: Anywhere("w2", "rm /opt/cni/bin/bridge"),
         shows: &[(".", "cni", PLUGINS, "/opt/cni/bin/bridge is gone")],
         ..KIND
     },
     Kind {
-        says: "network: a plugin of the package emptied",
+        says: "network: a plugin of the package is empty",
         by: Anywhere("w1", ": >/opt/cni/bin/host-local"),
         shows: &[(".", "cni", PLUGINS, "/opt/cni/bin/host-local was changed")],
         ..KIND
     },
     Kind {
-        says: "network: another program in the place of flannel's own plugin",
+        says: "network: another program replaces flannel's plugin",
         by: Anywhere("w2", "rm /opt/cni/bin/flannel; cp /bin/false /opt/cni/bin/flannel"),
         shows: &[(".", "cni", "cni.flannel-plugin", "no\nyes")],
         ..KIND
     },
     Kind {
-        says: "network: flannel's own plugin gone",
+        says: "network: flannel's plugin is missing",
         by: Anywhere("w1", "rm /opt/cni/bin/flannel"),
         shows: &[(".", "cni", "cni.flannel-plugin", "no\nyes")],
         ..KIND
     },
     Kind {
         says: "network: the bridge has another node's range",
-        // Where coredns is: others may have no pods, and so no bridge.
+        // On the node of coredns, because other nodes may have no pods and so no bridge.
         by: Root("m1", "ip address flush dev cni0 scope global; ip address add 10.244.77.1/24 dev cni0"),
         shows: &[(".", "cni", BRIDGE, "cni0 has the address 10.244.77.1/24, but flannel has 10.244.")],
         ..KIND
     },
     Kind {
-        says: "network: flannel's interface gone",
+        says: "network: flannel's interface is missing",
         by: Anywhere("w1", "ip link delete flannel.1"),
         shows: &[(".", "flannel", FLANNEL, "the interface flannel.1 does not exist")],
         ..KIND
     },
     Kind {
-        says: "network: flannel's interface down",
+        says: "network: flannel's interface is down",
         by: Anywhere("w2", "ip link set flannel.1 down"),
         shows: &[(".", "flannel", FLANNEL, "flannel.1 is down")],
         ..KIND
     },
     Kind {
-        says: "network: flannel's interface without its address",
+        says: "network: flannel's interface has no address",
         by: Anywhere("w1", "ip address flush dev flannel.1"),
         shows: &[(".", "flannel", FLANNEL, "flannel.1 does not have the address 10.244.")],
         ..KIND
@@ -105,8 +105,8 @@ pub const KINDS: &[Kind] = &[
         ..KIND
     },
     Kind {
-        // The Service leads there, too, and that rule does not see it.
-        says: "network: a packet filter keeps a worker from the API server's own address",
+        // The rule does not affect connections through the Service.
+        says: "network: a packet filter blocks a worker's connections to the API server's address",
         by: Root(
             "w2",
             "NFT=\"chroot /proc/$(pidof kube-proxy)/root nft\"; $NFT add table inet mine; \
@@ -119,7 +119,7 @@ pub const KINDS: &[Kind] = &[
         ..KIND
     },
     Kind {
-        says: "network: a route to another node's pods leads elsewhere",
+        says: "network: a route to another node's pods has another target",
         by: Anywhere(
             "w1",
             "ip route replace $(ip route show dev flannel.1 | cut -d ' ' -f 1 | head -n 1) via 198.18.0.1",
@@ -128,7 +128,7 @@ pub const KINDS: &[Kind] = &[
         ..KIND
     },
     Kind {
-        says: "network: a narrower route takes a part of another node's pods",
+        says: "network: a narrower route diverts some of another node's pods",
         by: Anywhere(
             "w2",
             "ip route add blackhole $(ip route show dev flannel.1 | cut -d / -f 1 | head -n 1)/25",
@@ -137,13 +137,13 @@ pub const KINDS: &[Kind] = &[
         ..KIND
     },
     Kind {
-        says: "network: no route to another node's pods",
+        says: "network: the route to another node's pods is missing",
         by: Anywhere("m1", "ip route delete $(ip route show dev flannel.1 | cut -d ' ' -f 1 | tail -n 1)"),
         shows: &[(".", "flannel", FLANNEL, "there is no route to the pods of 10.244.")],
         ..KIND
     },
     Kind {
-        says: "network: all that leads to the pods of one other node gone",
+        says: "network: all entries for the pods of another node are missing",
         by: Root(
             "w1",
             "mac=$(bridge fdb show dev flannel.1 | awk '/dst 198.18.0.13 / { print $1 }')
@@ -166,13 +166,13 @@ ip route flush exact $to/24; ip neigh delete $to dev flannel.1; bridge fdb delet
         ..KIND
     },
     Kind {
-        says: "network: a route takes pods of this node away from their bridge",
+        says: "network: a route diverts packets for pods of this node from the bridge",
         by: Anywhere("w1", "ip route add blackhole $(sed -n 's,FLANNEL_SUBNET=\\(.*\\)\\.1/24,\\1,p' /run/flannel/subnet.env).128/25"),
         shows: &[(".", "flannel", FLANNEL, "a route diverts packets for pods of this node: blackhole 10.244.")],
         ..KIND
     },
     Kind {
-        says: "network: a policy rule refuses packets of half of a node's pods",
+        says: "network: a policy rule blocks half of a node's pods",
         by: Root(
             "m1",
             "ip rule add pref 100 from $(sed -n 's,FLANNEL_SUBNET=\\(.*\\)\\.1/24,\\1,p' /run/flannel/subnet.env).128/25 blackhole",
@@ -183,13 +183,13 @@ ip route flush exact $to/24; ip neigh delete $to dev flannel.1; bridge fdb delet
         ..KIND
     },
     Kind {
-        says: "network: a queue on flannel's interface that loses large packets",
+        says: "network: a queue on flannel's interface drops large packets",
         by: Anywhere("w2", "tc qdisc add dev flannel.1 root tbf rate 1mbit burst 600 limit 600"),
         shows: &[(".", "flannel", FLANNEL, "flannel.1 has the queueing discipline tbf instead of noqueue")],
         ..KIND
     },
     Kind {
-        says: "network: large packets get lost between two workers",
+        says: "network: large packets are lost between two workers",
         by: Root(
             "w1",
             "NFT=\"chroot /proc/$(pidof kube-proxy)/root nft\"; $NFT add table inet mine; \
@@ -202,25 +202,25 @@ ip route flush exact $to/24; ip neigh delete $to dev flannel.1; bridge fdb delet
         ..KIND
     },
     Kind {
-        says: "network: a pod's link taken out of the bridge",
+        says: "network: a pod's link is not in the bridge",
         by: Root("m1", "ip link set $(ip -o link show type veth | sed -n 's/^[0-9]*: \\(veth[^@]*\\)@.* master cni0 .*/\\1/p' | head -n 1) nomaster"),
         shows: &[(".", "flannel", LINKS, "is not in the bridge cni0")],
         ..KIND
     },
     Kind {
-        says: "network: a pod's link gone",
+        says: "network: a pod's link is missing",
         by: Root("m1", "ip link delete $(ip -o link show type veth | sed -n 's/^[0-9]*: \\(veth[^@]*\\)@.* master cni0 .*/\\1/p' | head -n 1)"),
         shows: &[(".", "flannel", LINKS, "the link of pod kube-system/coredns-")],
         ..KIND
     },
     Kind {
-        says: "network: the bridge of the pods gone",
+        says: "network: the bridge of the pods is missing",
         by: Root("m1", "ip link delete cni0"),
         shows: &[(".", "flannel", LINKS, "the bridge cni0 does not exist, and pod ")],
         ..KIND
     },
     Kind {
-        says: "network: no DNS for the pods of one node",
+        says: "network: the pods of one node have no DNS",
         by: Root(
             "m1",
             "NFT=\"chroot /proc/$(pidof kube-proxy)/root nft\"; $NFT add table ip mine; \
@@ -233,8 +233,8 @@ ip route flush exact $to/24; ip neigh delete $to dev flannel.1; bridge fdb delet
         ..KIND
     },
     Kind {
-        // Probes of the kubelet go this way.
-        says: "network: a packet filter between a node and its own pods",
+        // The kubelet's probes use this path.
+        says: "network: a packet filter blocks a node's connections to its own pods",
         by: Root(
             "m1",
             "NFT=\"chroot /proc/$(pidof kube-proxy)/root nft\"; $NFT add table ip mine; \
@@ -247,7 +247,7 @@ ip route flush exact $to/24; ip neigh delete $to dev flannel.1; bridge fdb delet
         ..KIND
     },
     Kind {
-        says: "network: all addresses taken by pods that exist",
+        says: "network: existing pods use all addresses",
         by: Root("m1", TAKEN),
         shows: &[(".", "cni", "cni.range", "existing pods have taken 25")],
         by_hand: "find /var/lib/cni/networks/cbr0 -name '10.*' ! -newermt 2001-01-03 -delete",
@@ -255,8 +255,8 @@ ip route flush exact $to/24; ip neigh delete $to dev flannel.1; bridge fdb delet
         ..KIND
     },
     Kind {
-        // No control plane sees it: the pods of both workers answer it.
-        says: "network: two workers between which no VXLAN passes",
+        // The control plane does not detect it, because the pods of both workers answer it.
+        says: "network: a packet filter blocks VXLAN between two workers",
         by: Root(
             "w1",
             "NFT=\"chroot /proc/$(pidof kube-proxy)/root nft\"; $NFT add table inet mine; \
@@ -272,7 +272,7 @@ ip route flush exact $to/24; ip neigh delete $to dev flannel.1; bridge fdb delet
         ..KIND
     },
     Kind {
-        says: "network: flannel's forwarding entries gone",
+        says: "network: flannel's forwarding entries are missing",
         by: Anywhere(
             "w1",
             "bridge fdb show dev flannel.1 | while read -r mac _ dst _; do bridge fdb delete $mac dev flannel.1 dst $dst self; done",
@@ -281,31 +281,31 @@ ip route flush exact $to/24; ip neigh delete $to dev flannel.1; bridge fdb delet
         ..KIND
     },
     Kind {
-        says: "network: flannel's neighbours gone",
+        says: "network: flannel's neighbour entries are missing",
         by: Anywhere("w2", "ip neigh flush dev flannel.1 nud permanent"),
         shows: &[(".", "flannel", FLANNEL, "has no neighbour entry for 10.244.")],
         ..KIND
     },
     Kind {
-        says: "network: what flannel noted of its node gone",
+        says: "network: flannel's subnet.env is missing",
         by: Anywhere("w1", "rm /run/flannel/subnet.env"),
         shows: &[(".", "flannel", FLANNEL, "/run/flannel/subnet.env does not name the range")],
         ..KIND
     },
     Kind {
-        says: "network: what flannel noted of its node emptied",
+        says: "network: flannel's subnet.env is empty",
         by: Anywhere("w2", ": >/run/flannel/subnet.env"),
         shows: &[(".", "flannel", FLANNEL, "/run/flannel/subnet.env does not name the range")],
         ..KIND
     },
     Kind {
-        says: "network: what flannel noted of its node without the range of all pods",
+        says: "network: flannel's subnet.env lacks the range of all pods",
         by: Anywhere("w1", "sed -i /FLANNEL_NETWORK/d /run/flannel/subnet.env"),
         shows: &[(".", "flannel", FLANNEL, "subnet.env does not have FLANNEL_NETWORK=10.244.0.0/16")],
         ..KIND
     },
     Kind {
-        says: "network: what flannel noted of its node without the MTU and the masquerade",
+        says: "network: flannel's subnet.env lacks the MTU and the masquerade",
         by: Anywhere("w2", "sed -i '/FLANNEL_MTU/d; /FLANNEL_IPMASQ/d' /run/flannel/subnet.env"),
         shows: &[(
             ".",
@@ -316,25 +316,25 @@ ip route flush exact $to/24; ip neigh delete $to dev flannel.1; bridge fdb delet
         ..KIND
     },
     Kind {
-        says: "network: all addresses taken by pods that are gone",
+        says: "network: deleted pods still use all addresses",
         by: Anywhere("w2", LEAKED),
         shows: &[(".", "cni", ADDRESSES, "of 253 addresses are taken")],
         ..KIND
     },
     Kind {
-        says: "network: the rules of Services gone",
+        says: "network: the rules of Services are missing",
         by: Anywhere("w1", NO_RULES),
         shows: &[(".", "services", PROXY, "10.96.0.1: no answer")],
         ..KIND
     },
     Kind {
-        says: "network: the rules of Services gone on the control plane",
+        says: "network: the rules of Services are missing on the control plane",
         by: Root("m1", NO_RULES),
         shows: &[("m1", "services", PROXY, "10.96.0.1: no answer")],
         ..KIND
     },
     Kind {
-        says: "network: a network of somebody's own on top of flannel",
+        says: "network: a foreign CNI configuration is noted and stays",
         by: Root(
             "m1",
             "sed s/cbr0/mine/ /etc/cni/net.d/10-flannel.conflist >/etc/cni/net.d/05-mine.conflist",
@@ -345,31 +345,31 @@ ip route flush exact $to/24; ip neigh delete $to dev flannel.1; bridge fdb delet
         ..KIND
     },
     Kind {
-        says: "network: a node announced at another address",
+        says: "network: flannel announces a node at another address",
         by: Kubectl("k annotate node w2 flannel.alpha.coreos.com/public-ip=198.18.0.99 --overwrite"),
         shows: &[("m1", "nodes", "nodes.announced[w2]", "announced by flannel at 198.18.0.99")],
         ..KIND
     },
     Kind {
-        says: "network: a Node no longer says how to reach its pods",
+        says: "network: flannel does not announce a node",
         by: Kubectl("k annotate node w2 flannel.alpha.coreos.com/public-ip-"),
         shows: &[("m1", "nodes", "nodes.announced[w2]", "flannel does not announce its pods")],
         ..KIND
     },
     Kind {
-        says: "network: flannel's DaemonSet edited",
+        says: "network: flannel's DaemonSet is edited",
         by: Kubectl("k -n kube-flannel set resources daemonset/flannel -c flannel --requests=cpu=50m"),
         shows: &[("m1", "network", "network.object[DaemonSet kube-flannel/flannel]", "cpu: \"50m\"")],
         ..KIND
     },
     Kind {
-        says: "network: flannel's ConfigMap edited",
+        says: "network: flannel's ConfigMap is edited",
         by: Kubectl("k -n kube-flannel patch configmap flannel -p '{\"data\": {\"net-conf.json\": \"{}\"}}'"),
         shows: &[("m1", "network", "network.object[ConfigMap kube-flannel/flannel]", "10.244.0.0/16")],
         ..KIND
     },
     Kind {
-        says: "network: flannel's ConfigMap gone",
+        says: "network: flannel's ConfigMap is missing",
         by: Kubectl("k -n kube-flannel delete configmap flannel"),
         shows: &[(
             "m1",
@@ -380,7 +380,7 @@ ip route flush exact $to/24; ip neigh delete $to dev flannel.1; bridge fdb delet
         ..KIND
     },
     Kind {
-        says: "network: flannel's ConfigMap gone, and a route that only a restart of flannel brings back",
+        says: "network: flannel's ConfigMap is missing, and a route that only a restart of flannel restores",
         by: Root(
             "m1",
             "kubectl --kubeconfig /etc/kubernetes/admin.conf -n kube-flannel delete configmap flannel
@@ -398,7 +398,7 @@ ip route delete $(ip route show dev flannel.1 | cut -d ' ' -f 1 | tail -n 1)",
         ..KIND
     },
     Kind {
-        says: "network: flannel no longer lets in",
+        says: "network: flannel's rights are missing",
         by: Kubectl("k delete clusterrolebinding flannel"),
         shows: &[(
             "m1",

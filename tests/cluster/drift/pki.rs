@@ -17,7 +17,7 @@ const SCHEDULER: &str = "kubeconfigs.control-plane[scheduler.conf]";
 
 pub const KINDS: &[Kind] = &[
     Kind {
-        says: "trust: a leaf gone",
+        says: "pki: a leaf certificate is missing",
         by: Root("m1", "rm /etc/kubernetes/pki/apiserver-kubelet-client.crt"),
         shows: &[
             (".", "pki", "pki.file[apiserver-kubelet-client.crt]", "kube-apiserver-kubelet-client"),
@@ -26,7 +26,7 @@ pub const KINDS: &[Kind] = &[
         ..KIND
     },
     Kind {
-        says: "trust: a leaf gone, and a kubelet that could not start again",
+        says: "pki: a leaf certificate is missing, and the kubelet could not start",
         by: Root(
             "m1",
             "rm /etc/kubernetes/pki/apiserver-kubelet-client.crt; echo nonsense >/var/lib/kubelet/config.yaml",
@@ -40,8 +40,8 @@ pub const KINDS: &[Kind] = &[
         ..KIND
     },
     Kind {
-        says: "trust: a leaf for other names",
-        // In the operator's folder: the API server would serve with it at once, and nobody would find it.
+        says: "pki: a leaf certificate is for other names",
+        // In the operator's folder. On the machine, the API server would serve with it at once, and clients would refuse it.
         by: Operator(|world| {
             keep(world, "apiserver", &make(world, ("kube-apiserver", ""), &["somewhere.else"], 300));
         }),
@@ -54,7 +54,7 @@ pub const KINDS: &[Kind] = &[
         ..KIND
     },
     Kind {
-        says: "trust: a leaf that will expire soon",
+        says: "pki: a leaf certificate expires soon",
         by: Operator(|world| keep(world, "apiserver-kubelet-client", &client(world, 30))),
         shows: &[
             ("m1", "pki", "pki.file[apiserver-kubelet-client.crt]", "valid from"),
@@ -68,7 +68,7 @@ pub const KINDS: &[Kind] = &[
         ..KIND
     },
     Kind {
-        says: "trust: a leaf that has expired",
+        says: "pki: a leaf certificate has expired",
         by: Operator(|world| {
             let made = client(world, -1);
             keep(world, "apiserver-kubelet-client", &made);
@@ -87,7 +87,7 @@ pub const KINDS: &[Kind] = &[
         ..KIND
     },
     Kind {
-        says: "trust: a key for everybody to read",
+        says: "pki: a key is world-readable",
         by: Root("m1", "chmod 644 /etc/kubernetes/pki/ca.key"),
         shows: &[
             (".", "pki", "pki.file[ca.key]", "mode 644 root:root"),
@@ -96,35 +96,35 @@ pub const KINDS: &[Kind] = &[
         ..KIND
     },
     Kind {
-        says: "trust: sa.pub of another key",
+        says: "pki: sa.pub does not match its key",
         by: Root("m1", "sed -i '2s/.$/x/' /etc/kubernetes/pki/sa.pub"),
         shows: &[(".", "pki", "pki.file[sa.pub]", "sha256"), (".", "static-pods", RESTART, "sa.pub")],
         ..KIND
     },
     Kind {
-        says: "trust: the control plane runs with what was there before",
+        says: "pki: the control plane runs with older files",
         by: Root("m1", "touch /etc/kubernetes/pki/front-proxy-ca.crt"),
         shows: &[(".", "static-pods", RESTART, "started before /etc/kubernetes/pki/front-proxy-ca.crt changed")],
         ..KIND
     },
     Kind {
-        says: "trust: admin.conf gone",
+        says: "pki: admin.conf is missing",
         by: Root("m1", "rm /etc/kubernetes/admin.conf"),
         shows: &[(".", "kubeconfigs", ADMIN, "server https://api.demo.internal:6443")],
         differs: &["/etc/kubernetes/admin.conf"],
-        // No other administrator is on the machine that could ask.
+        // The machine has no other administrator's kubeconfig.
         silences_the_api: true,
         ..KIND
     },
     Kind {
-        says: "trust: admin.conf leads elsewhere",
+        says: "pki: admin.conf points to another server",
         by: Root("m1", "sed -i 's,server: .*,server: https://198.18.0.99:6443,' /etc/kubernetes/admin.conf"),
         shows: &[(".", "kubeconfigs", ADMIN, "server https://198.18.0.99:6443")],
         differs: &["/etc/kubernetes/admin.conf"],
         ..KIND
     },
     Kind {
-        says: "trust: admin.conf has a namespace of somebody's",
+        says: "pki: admin.conf has another namespace",
         by: Root(
             "m1",
             "KUBECONFIG=/etc/kubernetes/admin.conf kubectl config set-context --current --namespace=dev",
@@ -134,7 +134,7 @@ pub const KINDS: &[Kind] = &[
         ..KIND
     },
     Kind {
-        says: "trust: admin.conf will expire soon",
+        says: "pki: admin.conf expires soon",
         by: Operator(|world| {
             expire(world, "/etc/kubernetes/admin.conf", ("kubernetes-admin", "kubeadm:cluster-admins"), 30);
         }),
@@ -143,7 +143,7 @@ pub const KINDS: &[Kind] = &[
         ..KIND
     },
     Kind {
-        says: "trust: admin.conf has expired",
+        says: "pki: admin.conf has expired",
         by: Operator(|world| {
             expire(world, "/etc/kubernetes/admin.conf", ("kubernetes-admin", "kubeadm:cluster-admins"), -1);
         }),
@@ -153,19 +153,19 @@ pub const KINDS: &[Kind] = &[
         ..KIND
     },
     Kind {
-        says: "trust: what stands above RBAC is back on the machine",
+        says: "pki: super-admin.conf is on the machine",
         by: Root("m1", "echo '# left' >/etc/kubernetes/super-admin.conf"),
         shows: &[(".", "member", "member.no-super-admin", "sha256")],
         ..KIND
     },
     Kind {
-        says: "trust: what a killed fix was let in with is left",
+        says: "pki: a killed fix left its credentials",
         by: Root("m1", "echo '# left' | tee /run/ironstrap/masters.conf >/run/ironstrap/discovery.conf"),
         shows: &[(".", "member", "member.no-credentials", "/run/ironstrap/masters.conf")],
         ..KIND
     },
     Kind {
-        says: "trust: the administrators' binding gone",
+        says: "pki: the administrators' binding is missing",
         by: Kubectl("k delete clusterrolebinding kubeadm:cluster-admins"),
         shows: &[("m1", "member", RIGHTS, "kubeadm:cluster-admins")],
         silences_the_api: true,
@@ -173,7 +173,7 @@ pub const KINDS: &[Kind] = &[
         ..KIND
     },
     Kind {
-        says: "trust: the administrators bound to another role",
+        says: "pki: the administrators' binding has another role",
         by: Kubectl(
             "k create clusterrolebinding meanwhile --clusterrole=cluster-admin --group=kubeadm:cluster-admins
              k delete clusterrolebinding kubeadm:cluster-admins
@@ -185,7 +185,7 @@ pub const KINDS: &[Kind] = &[
         ..KIND
     },
     Kind {
-        says: "trust: controller-manager.conf leads elsewhere",
+        says: "pki: controller-manager.conf points to another server",
         by: Root(
             "m1",
             "sed -i 's,server: .*,server: https://198.18.0.99:6443,' /etc/kubernetes/controller-manager.conf",
@@ -198,8 +198,8 @@ pub const KINDS: &[Kind] = &[
         ..KIND
     },
     Kind {
-        // It ends as soon as it starts: 11, 32, 73 and 154 seconds later, as the kubelet waits ever longer.
-        says: "trust: half a key in scheduler.conf, and the scheduler keeps ending",
+        // The scheduler ends at each start: 11, 32, 73 and 154 seconds later, because the kubelet waits ever longer.
+        says: "pki: scheduler.conf has half a key, and the scheduler crash-loops",
         by: Root(
             "m1",
             "sed -i '/client-key-data:/s/.\\{40\\}$//' /etc/kubernetes/scheduler.conf
@@ -216,7 +216,7 @@ kill $(pidof kube-scheduler); sleep 85",
         ..KIND
     },
     Kind {
-        says: "trust: scheduler.conf gone",
+        says: "pki: scheduler.conf is missing",
         by: Root("m1", "rm /etc/kubernetes/scheduler.conf"),
         shows: &[
             (".", "kubeconfigs", SCHEDULER, "server https://198.18.0.11:6443"),
@@ -226,7 +226,7 @@ kill $(pidof kube-scheduler); sleep 85",
         ..KIND
     },
     Kind {
-        says: "trust: scheduler.conf will expire soon",
+        says: "pki: scheduler.conf expires soon",
         by: Operator(|world| {
             expire(world, "/etc/kubernetes/scheduler.conf", ("system:kube-scheduler", ""), 30)
         }),
@@ -243,7 +243,7 @@ fn client(world: &World, days: i64) -> super::certificates::Made {
     make(world, ("kube-apiserver-kubelet-client", ""), &[], days)
 }
 
-/// Gives a kubeconfig of m1 a certificate for so many days.
+/// Replaces the certificate in a kubeconfig of m1. The new one expires after `days`.
 fn expire(world: &World, path: &str, who: (&str, &str), days: i64) {
     let made = make(world, who, &[], days);
     let text = std::fs::read_to_string(world.lab.disk("m1", path)).unwrap();

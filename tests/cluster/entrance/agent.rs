@@ -1,4 +1,4 @@
-//! The operator's ssh-agent, a real one.
+//! A real ssh-agent of the operator.
 
 use std::fs;
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use super::Stage;
 use crate::{so, until};
 
-/// An agent that holds keys of the operator's folder.
+/// An agent with keys of the operator's folder.
 pub struct Agent {
     process: std::process::Child,
     file: PathBuf,

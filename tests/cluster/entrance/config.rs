@@ -1,4 +1,4 @@
-//! What the operator's ssh_config says, and what the inventory says instead.
+//! Settings of the operator's ssh_config, and settings of the inventory that override them.
 
 use super::{Gives, In, Refused, WAY, Way, walk_all};
 use crate::world::{World, set};
@@ -9,7 +9,7 @@ pub fn by_config(world: &World) {
         &[
             Way { says: "an alias with user, port and key of ssh_config", ..WAY },
             Way {
-                says: "the inventory's user, port and key before those of ssh_config",
+                says: "the inventory's user, port and key override those of ssh_config",
                 config: "Host *\n  User nobody\n  Port 99\n  IdentityFile /nowhere\n  UserKnownHostsFile DIR/known\n",
                 inventory: |i| {
                     set(i, &["nodes", "w2", "address"], "\"198.18.0.13:2222\"");
@@ -19,43 +19,43 @@ pub fn by_config(world: &World) {
                 ..WAY
             },
             Way {
-                says: "a host key by another name (HostKeyAlias)",
+                says: "a host key under another name (HostKeyAlias)",
                 before: "",
                 config: "Host theta\n  HostName 198.18.0.13\n  Port 2222\n  User ops\n  IdentityFile DIR/id\n  IdentitiesOnly yes\n  HostKeyAlias 198.18.0.13\n  UserKnownHostsFile DIR/known\n",
                 ..WAY
             },
             Way {
-                says: "through two hosts, each with a user of its own (ProxyJump)",
+                says: "two jump hosts with different users (ProxyJump)",
                 config: "Host theta\n  HostName 198.18.0.13\n  Port 2222\n  User ops\n  ProxyJump ops@198.18.0.11,beta\nHost beta\n  HostName 198.18.0.12\n  User root\nHost *\n  IdentityFile DIR/id\n  IdentitiesOnly yes\n  UserKnownHostsFile DIR/known\n",
                 gives: through("ops@198.18.0.11, then root@198.18.0.12"),
                 ..WAY
             },
             Way {
-                says: "through a host that the inventory names",
+                says: "a jump host of the inventory",
                 inventory: |i| set(i, &["nodes", "w2", "jump"], r#"["root@198.18.0.12"]"#),
                 gives: through("root@198.18.0.12"),
                 ..WAY
             },
             Way {
-                says: "through a program (ProxyCommand)",
+                says: "a program as the connection (ProxyCommand)",
                 config: "Host theta\n  HostName 198.18.0.13\n  Port 2222\n  User ops\n  ProxyCommand /usr/bin/ssh -F none -i DIR/id -o UserKnownHostsFile=DIR/known -W %h:%p root@198.18.0.12\n  IdentityFile DIR/id\n  IdentitiesOnly yes\n  UserKnownHostsFile DIR/known\n",
                 gives: through("the ProxyCommand of your ssh_config"),
                 ..WAY
             },
             Way {
-                says: "through a host with a port of its own, to one that nobody else is asked about",
+                says: "a jump host with another port",
                 before: "",
                 config: "Host theta\n  HostName 198.18.0.12\n  User ops\n  ProxyJump bob@198.18.0.13:2222\nHost *\n  IdentityFile DIR/id\n  IdentitiesOnly yes\n  UserKnownHostsFile DIR/known\n",
                 gives: through("bob@198.18.0.13:2222"),
                 ..WAY
             },
             Way {
-                says: "a jump host of everybody's, of which it is one",
+                says: "a jump host for all hosts, including itself",
                 config: "Host theta\n  HostName 198.18.0.13\n  Port 2222\n  User ops\nHost beta\n  HostName 198.18.0.13\n  Port 2222\n  ProxyJump none\nHost *\n  ProxyJump beta\n  IdentityFile DIR/id\n  IdentitiesOnly yes\n  UserKnownHostsFile DIR/known\n",
                 ..WAY
             },
             Way {
-                says: "an IPv6 address, and through a host: nobody else has ::1",
+                says: "an IPv6 address of the inventory behind a jump host",
                 sshd: "ListenAddress ::1",
                 inventory: |i| {
                     set(i, &["nodes", "w2", "address"], "\"[::1]:2222\"");
@@ -67,20 +67,20 @@ pub fn by_config(world: &World) {
                 ..WAY
             },
             Way {
-                says: "an IPv6 address of ssh_config",
+                says: "an IPv6 address of ssh_config behind a jump host",
                 sshd: "ListenAddress ::1",
                 config: SIXTH,
                 gives: through("ops@198.18.0.13"),
                 ..WAY
             },
             Way {
-                says: "a host key that the inventory pins, whatever files know",
+                says: "a host key that only the inventory pins",
                 config: PINNED,
                 inventory: |i| set(i, &["nodes", "w2", "host-key"], "\"PIN\""),
                 ..WAY
             },
             Way {
-                says: "another host key than the inventory pins",
+                says: "a host key that differs from the inventory's",
                 config: PINNED,
                 inventory: |i| {
                     set(
@@ -113,7 +113,7 @@ Host *
   UserKnownHostsFile DIR/known
 ";
 
-/// ops, by their key.
+/// A login as ops with a key through these jump hosts.
 fn through(via: &'static str) -> Gives {
     In { user: "ops", by: "DIR/id", via, root: "sudo, without a password" }
 }

@@ -1,5 +1,5 @@
-//! Keys in hardware tokens, which only an agent speaks to. The token is played by an agent that signs as one does; sshd
-//! checks that as it would any.
+//! Keys in hardware tokens, which only an agent can use. A simulated agent signs like a token, and a real sshd verifies the
+//! signature.
 
 use std::fs;
 
@@ -33,7 +33,7 @@ pub fn tokens(world: &World) {
         "DIR/id_ed25519_sk: it is in a hardware token, which only an agent can use: ssh-add DIR/id_ed25519_sk",
     ];
     stage.walk(&Way {
-        says: "a key in a hardware token, and no agent",
+        says: "a key in a hardware token without an agent",
         config: TOKEN,
         gives: Refused(without),
         ..WAY
@@ -41,7 +41,7 @@ pub fn tokens(world: &World) {
     runtime.block_on(async { token::start(&socket, [token::Held::in_token(&key)]) });
     fs::write(stage.dir.join("agent"), socket.to_str().unwrap()).unwrap();
     stage.walk(&Way {
-        says: "a key in a hardware token, by way of an agent",
+        says: "a key in a hardware token with an agent",
         config: TOKEN,
         gives: In {
             user: "ops",

@@ -1,4 +1,4 @@
-//! Whether the machine that answers is the one meant, by what known_hosts say.
+//! Verification of host keys with known_hosts files.
 
 use std::fs;
 
@@ -34,15 +34,15 @@ pub fn host_keys(world: &World) {
     let three = "HostKey /root/rsa\nHostKey /root/ecdsa";
     stage.walk(&Way {
         sshd: three,
-        ..knowing("ecdsa", "a host with keys of three kinds, known by its ECDSA key")
+        ..knowing("ecdsa", "a host with several keys and a known ECDSA key")
     });
     stage.walk(&Way {
         sshd: three,
-        ..knowing("rsa", "a host with keys of three kinds, known by its RSA key")
+        ..knowing("rsa", "a host with several keys and a known RSA key")
     });
     stage.walk(&Way {
         gives: Refused(&["the host key of 198.18.0.13 is revoked", "DIR/revoked:", "nothing was sent"]),
-        ..knowing("revoked", "a key that was revoked")
+        ..knowing("revoked", "a revoked host key")
     });
     let changed: &[&str] = &[
         "the host key of 198.18.0.13 has changed",
@@ -53,7 +53,7 @@ pub fn host_keys(world: &World) {
         "ssh-keygen -R '[198.18.0.13]:2222' -f DIR/changed, then again with --accept-new-host-keys",
     ];
     for options in [&[][..], &["--accept-new-host-keys"]] {
-        let says = "a key that changed, whatever the operator accepts";
+        let says = "a changed host key, also with --accept-new-host-keys";
         stage.walk(&Way { gives: Refused(changed), options, ..knowing("changed", says) });
     }
     stage.walk(&Way {
@@ -63,16 +63,16 @@ pub fn host_keys(world: &World) {
             "nothing was sent",
             "--accept-new-host-keys, or run: ssh-keyscan -p 2222 198.18.0.13 >> DIR/none",
         ]),
-        ..knowing("none", "a host that nobody knows")
+        ..knowing("none", "an unknown host")
     });
-    assert!(!dir.join("none").exists(), "a key was noted that nobody accepted");
+    assert!(!dir.join("none").exists(), "an unaccepted key was added to known_hosts");
     let options = &["--accept-new-host-keys"];
     stage.walk(&Way { options, ..knowing("none", "a new host that the operator accepts") });
     assert_eq!(
         read("none").lines().filter(|line| line.starts_with("[198.18.0.13]:2222 ssh-ed25519 ")).count(),
         1
     );
-    stage.walk(&knowing("none", "a host that was accepted once"));
+    stage.walk(&knowing("none", "a host that was accepted before"));
     fs::remove_file(dir.join("none")).unwrap();
     let of_config = |says, file, more: &str| Way {
         config: format!("{}  {more}\n", knowing(file, "").config).leak(),
@@ -80,11 +80,11 @@ pub fn host_keys(world: &World) {
     };
     let says = "a new host that ssh_config accepts (StrictHostKeyChecking)";
     stage.walk(&of_config(says, "none", "StrictHostKeyChecking accept-new"));
-    let says = "a host that everybody here knows (GlobalKnownHostsFile)";
+    let says = "a host that is known system-wide (GlobalKnownHostsFile)";
     stage.walk(&of_config(says, "nobody", "GlobalKnownHostsFile DIR/known"));
 }
 
-/// w2, for somebody who knows hosts by that file of theirs.
+/// A login on w2 with this known_hosts file.
 fn knowing(file: &'static str, says: &'static str) -> Way {
     let config = format!(
         "Host theta\n  HostName 198.18.0.13\n  Port 2222\n  User ops\n  IdentityFile DIR/id\n  IdentitiesOnly yes\n  \

@@ -1,4 +1,4 @@
-//! Why somebody does not get in.
+//! Failed logins and their errors.
 
 use super::{Refused, WAY, Way, as_bob, walk_all};
 use crate::world::World;
@@ -20,19 +20,19 @@ pub fn refusals(world: &World) {
                 ..WAY
             },
             Way {
-                says: "a password, and nobody who knows it",
+                says: "a password is required, and none is given",
                 sshd: "PubkeyAuthentication no",
                 gives: Refused(&["cannot log in as ops", "the server accepts:", "--password-command"]),
                 ..WAY
             },
             Way {
-                says: "a key that is not let in",
+                says: "a key that the server refuses",
                 sshd: "AuthorizedKeysFile none",
                 gives: Refused(&["DIR/id: ED25519", "refused", "authorized_keys"]),
                 ..WAY
             },
             Way {
-                says: "a jump host that forwards nothing",
+                says: "a jump host that does not forward connections",
                 before: "",
                 config: "Host theta\n  HostName 198.18.0.12\n  User ops\n  ProxyJump ops@198.18.0.13:2222\nHost *\n  IdentityFile DIR/id\n  IdentitiesOnly yes\n  UserKnownHostsFile DIR/known\n",
                 sshd: "AllowTcpForwarding no",
@@ -43,7 +43,7 @@ pub fn refusals(world: &World) {
                 ..WAY
             },
             Way {
-                says: "a jump host that does not let in",
+                says: "a jump host that refuses the login",
                 config: "Host theta\n  HostName 198.18.0.12\n  User ops\n  ProxyJump nobody@198.18.0.13:2222\nHost *\n  IdentityFile DIR/id\n  IdentitiesOnly yes\n  UserKnownHostsFile DIR/known\n",
                 gives: Refused(&["at the jump host nobody@198.18.0.13:2222: cannot log in as nobody"]),
                 ..WAY
@@ -67,7 +67,7 @@ pub fn refusals(world: &World) {
                 ..WAY
             },
             Way {
-                says: "nobody at the address",
+                says: "no machine at the address",
                 config: "Host theta\n  HostName 198.18.0.99\n  User ops\n  IdentityFile DIR/id\n  UserKnownHostsFile DIR/known\n",
                 options: &["--timeout", "3"],
                 gives: Refused(&["198.18.0.99:22"]),

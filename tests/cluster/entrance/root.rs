@@ -1,4 +1,4 @@
-//! Becoming root, and what users' accounts are like besides.
+//! Privilege escalation, and unusual user accounts.
 
 use toml::Table;
 
@@ -9,14 +9,14 @@ pub fn to_root(world: &World) {
     let stage = Stage::new(world);
     let ways = [
         Way {
-            says: "sudo with a password, and a key to log in",
+            says: "sudo with a password after a login with a key",
             inventory: as_bob,
             options: SECRET,
             gives: BOB,
             ..WAY
         },
         Way {
-            says: "sudo's lecture and a prompt of its own",
+            says: "sudo with a lecture and its own prompt",
             before: "printf 'Defaults lecture=always\\nDefaults passprompt=\"Tell me: \"\\n' >/etc/sudoers.d/odd",
             inventory: as_bob,
             options: SECRET,
@@ -24,13 +24,13 @@ pub fn to_root(world: &World) {
             ..WAY
         },
         Way {
-            says: "sudo that wants a terminal",
+            says: "sudo that requires a terminal",
             before: "printf 'Defaults requiretty\\nDefaults passprompt=\"Tell me: \"\\n' >/etc/sudoers.d/odd",
             gives: In { user: "ops", by: "DIR/id", via: "", root: "sudo, on a terminal, without a password" },
             ..WAY
         },
         Way {
-            says: "sudo that wants a terminal and a password, and takes its time to say so",
+            says: "sudo that requires a terminal and a password, and is slow",
             before: "sed -i '1i auth optional pam_exec.so quiet /bin/sleep 0.5' /etc/pam.d/sudo",
             inventory: as_bob,
             options: SECRET,
@@ -38,7 +38,7 @@ pub fn to_root(world: &World) {
             ..WAY
         },
         Way {
-            says: "sudo that runs everything in a terminal of its own",
+            says: "sudo that runs commands in its own terminal",
             before: "sed -i '/bin.sleep/d' /etc/pam.d/sudo; printf 'Defaults use_pty\\n' >/etc/sudoers.d/odd",
             inventory: as_bob,
             options: SECRET,
@@ -46,7 +46,7 @@ pub fn to_root(world: &World) {
             ..WAY
         },
         Way {
-            says: "doas, where there is no sudo",
+            says: "doas without sudo",
             before: "rm /etc/sudoers.d/odd; mv /usr/bin/sudo /usr/bin/sudo.away; echo 'permit nopass ops' >/etc/doas.conf",
             gives: In { user: "ops", by: "DIR/id", via: "", root: "doas" },
             ..WAY
@@ -66,7 +66,7 @@ pub fn to_root(world: &World) {
             ..WAY
         },
         Way {
-            says: "sudo with a password, and nobody who knows it",
+            says: "sudo with a password, and none is given",
             inventory: as_bob,
             gives: Refused(&["sudo does not let bob become root without a password", "--password-command"]),
             ..WAY
@@ -74,7 +74,7 @@ pub fn to_root(world: &World) {
     ];
     for way in &ways {
         stage.walk(way);
-        // All that is asked of a machine, by the same means.
+        // A whole plan with the same privilege escalation.
         if matches!(way.gives, In { .. }) {
             let (code, said, errors) = stage.ironstrap("plan", &["--limit", "w2"], way.options);
             assert_eq!(code, Some(0), "{}: {errors}", way.says);
@@ -83,7 +83,7 @@ pub fn to_root(world: &World) {
     }
     let journal = world.lab.ssh("w2", "journalctl -q --no-pager -t sudo");
     assert!(journal.contains("1 incorrect password attempt"), "{journal}");
-    assert!(!journal.contains("3 incorrect"), "a script was taken for passwords: {journal}");
+    assert!(!journal.contains("3 incorrect"), "sudo read the script as passwords: {journal}");
 }
 
 fn as_tom(inventory: &mut Table) {
@@ -111,7 +111,7 @@ pub fn oddities(world: &World) {
                 ..WAY
             },
             Way {
-                says: "noise of rc files, on both streams",
+                says: "rc files that print on both streams",
                 before: "usermod --shell /bin/bash tom; printf 'echo Welcome to $HOSTNAME!\\nprintf \"\\\\377\\\\0\\\\200\"\\necho oops >&2\\n' >/home/tom/.bashrc",
                 inventory: as_tom,
                 gives: TOM,
@@ -124,7 +124,7 @@ pub fn oddities(world: &World) {
                 ..WAY
             },
             Way {
-                says: "a banner that is no UTF-8",
+                says: "a banner that is not UTF-8",
                 before: "printf 'Gr\\374ezi\\n' >/root/banner",
                 sshd: "Banner /root/banner",
                 gives: Refused(&[
@@ -134,14 +134,14 @@ pub fn oddities(world: &World) {
                 ..WAY
             },
             Way {
-                says: "a home that is read-only, a /tmp that runs nothing",
+                says: "a read-only home and a noexec /tmp",
                 before: "mount -t tmpfs -o noexec none /tmp; mount -o bind /home/tom /home/tom; mount -o remount,bind,ro /home/tom",
                 inventory: as_tom,
                 gives: TOM,
                 ..WAY
             },
             Way {
-                says: "a shell that never gets to its work",
+                says: "a shell whose rc file never ends",
                 before: "umount /home/tom /tmp; echo 'sleep 1000' >/home/tom/.bashrc",
                 inventory: as_tom,
                 options: &["--timeout", "2"],
@@ -153,13 +153,13 @@ pub fn oddities(world: &World) {
                 ..WAY
             },
             Way {
-                says: "no shell at all",
+                says: "no login shell",
                 inventory: |i| set(i, &["nodes", "w2", "user"], "\"eve\""),
                 gives: Refused(&["eve has no login shell", "chsh"]),
                 ..WAY
             },
             Way {
-                says: "a command that is forced on everybody",
+                says: "a forced command (ForceCommand)",
                 sshd: "ForceCommand /bin/false",
                 gives: Refused(&["nothing was run"]),
                 ..WAY

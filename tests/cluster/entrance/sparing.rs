@@ -1,4 +1,4 @@
-//! Servers that bear little.
+//! Limits of SSH servers.
 
 use std::fs;
 
@@ -8,7 +8,7 @@ use super::agent::Agent;
 use super::{Refused, Stage, THETA, WAY, Way, keygen};
 use crate::world::{World, set};
 
-/// Forty names of the one machine.
+/// Adds forty names for one machine.
 fn forty(inventory: &mut Table) {
     set(
         inventory,
@@ -21,13 +21,13 @@ pub fn sparing(world: &World) {
     let stage = Stage::new(world);
     stage.walk(&Way { says: "one session at a time", sshd: "MaxSessions 1", ..WAY });
     let config = THETA.replace("Host theta", "Host theta n??");
-    let two = Way { says: "two visitors at a time", sshd: "MaxStartups 2", inventory: forty, ..WAY };
+    let two = Way { says: "two unauthenticated connections at a time", sshd: "MaxStartups 2", inventory: forty, ..WAY };
     stage.walk(&two);
     fs::write(stage.dir.join("config"), stage.fill(&config)).unwrap();
     let (code, said, errors) = stage.check(&["n[01-40]"], &["--timeout", "30"]);
     assert_eq!(code, Some(0), "{errors}");
     assert_eq!(said["nodes"].as_array().unwrap().len(), 40);
-    // All of them through one host, which is logged in to once.
+    // All forty use one jump host, and ironstrap logs in there once.
     let accepted = || {
         let journal = world.lab.ssh("w2", "journalctl -q --no-pager -o cat -u second");
         journal.matches("Accepted publickey for ops").count()
@@ -38,7 +38,7 @@ pub fn sparing(world: &World) {
     let (code, _, errors) = stage.check(&["n[01-40]"], &["--timeout", "30"]);
     assert_eq!(code, Some(0), "{errors}");
     assert_eq!(accepted() - before, 1);
-    // An agent with more keys than a server bears: the one that ssh_config names is tried first.
+    // The agent has more keys than the server accepts attempts. ironstrap tries the key of ssh_config first.
     let strays: Vec<String> = (0..8).map(|n| format!("stray{n}")).collect();
     for name in &strays {
         let _ = fs::remove_file(stage.dir.join(name));
@@ -57,7 +57,7 @@ pub fn sparing(world: &World) {
         assert!(errors.contains(piece), "no {piece:?} in:\n{errors}");
     }
     stage.walk(&Way {
-        says: "a server that hangs up before the right key could be shown",
+        says: "a server that disconnects before the right key is offered",
         sshd: "MaxAuthTries 2",
         config: config.leak(),
         gives: Refused(&[
@@ -69,7 +69,7 @@ pub fn sparing(world: &World) {
     });
     drop(agent);
     stage.set_up(&WAY);
-    // It is not asked for others where one key alone is to be shown (IdentitiesOnly).
+    // With IdentitiesOnly, ironstrap does not offer the other keys of the agent.
     let _agent = Agent::start(&stage, &["id".into()]);
     for (only, code) in [("yes", Some(4)), ("no", Some(0))] {
         let config = THETA.replace("DIR/id", "DIR/stray0").replace("Only yes", &format!("Only {only}"));

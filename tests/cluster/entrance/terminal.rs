@@ -1,5 +1,5 @@
-//! Words that are typed, on a real terminal: it must not show them, and no process may have them in its words or its
-//! environment.
+//! Secrets that are typed on a real terminal. The terminal must not show them, and no process may have them in its arguments or
+//! its environment.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -17,11 +17,11 @@ use crate::{so, until};
 const PASSWORD: &str = "words that are typed";
 const PASSPHRASE: &str = "long words";
 
-/// The first codes of RFC 4226, appendix D, whose key is in `CODES`.
+/// The first codes of RFC 4226, appendix D. `CODES` has their key.
 const FIRST: [&str; 2] = ["755224", "287082"];
 
-/// The second sshd asks bob for his password, and then for a code that is good once. Whenever somebody gets in or out
-/// there, and before and after sudo, all processes of the machine are looked through for the password.
+/// Makes the second sshd ask bob for his password and for a one-time code. At each login and logout, and before and after
+/// sudo, a script searches all processes of the machine for the password.
 const CODES: &str = r#"
 apt-get -qq update; DEBIAN_FRONTEND=noninteractive apt-get -qq -y install --no-install-recommends libpam-oath >/dev/null
 printf 'HOTP bob - 3132333435363738393031323334353637383930\n' >/etc/users.oath
@@ -44,7 +44,7 @@ for service in sshd sudo; do
 done
 sed -i 's!^@include common-auth!&\nauth required pam_oath.so usersfile=/etc/users.oath window=5 digits=6!' /etc/pam.d/sshd"#;
 
-/// What it was like before.
+/// Undoes `CODES`.
 const NO_CODES: &str = "sed -i '/pam_oath/d; /root.look/d' /etc/pam.d/sshd /etc/pam.d/sudo
 echo 'bob:secret word' | chpasswd";
 
@@ -55,7 +55,7 @@ pub fn typed(world: &World) {
     two_users(&stage);
 }
 
-/// Two names for the one machine.
+/// Uses two names for one machine.
 fn twins(inventory: &mut Table) {
     set(inventory, &["nodes", "w2", "user"], "\"bob\"");
     set(
@@ -80,11 +80,11 @@ fn codes(stage: &Stage) {
     terminal.types("password of bob (used for all machines of bob): ", PASSWORD);
     for code in FIRST {
         terminal.asked(" (bob@198.18.0.13:2222) asks: One-time password (OATH) for `bob': ");
-        let everybody = everybody();
-        assert!(everybody.contains("ssh-check"), "nobody is seen");
-        assert!(!everybody.contains(PASSWORD), "a process shows the password");
+        let all = all_processes();
+        assert!(all.contains("ssh-check"), "the processes do not include ssh-check");
+        assert!(!all.contains(PASSWORD), "a process shows the password");
         terminal.says(code);
-        // A later code makes earlier ones worthless.
+        // A used code invalidates the earlier ones.
         until("the code is used up", 10, || so(w2.read("/etc/users.oath").contains(code)));
     }
     let (code, shown) = terminal.end();
@@ -95,11 +95,11 @@ fn codes(stage: &Stage) {
     }
     let looked = w2.read("/root/looked");
     for when in ["sshd open_session", "sudo open_session", "sudo close_session"] {
-        assert!(looked.contains(when), "nobody looked: {looked}");
+        assert!(looked.contains(when), "the script did not run: {looked}");
     }
     assert_eq!(w2.read("/root/found"), "", "a process showed the password");
     stage.world.lab.ssh("w2", NO_CODES);
-    println!("  a password and codes that are good once, typed, and seen nowhere");
+    println!("  a typed password and one-time codes, shown nowhere");
 }
 
 fn passphrase(stage: &Stage) {
@@ -127,22 +127,22 @@ fn passphrase(stage: &Stage) {
         assert_eq!(shown.matches(piece).count(), times, "{piece}: {shown}");
     }
 
-    // A user without an answer (Ctrl-D) may have another; Ctrl-C ends all.
+    // Ctrl-D skips a question, and the next one follows. Ctrl-C ends the program.
     let questions = [question.as_str(), "password of bob (used for all machines of bob): "];
-    // The program does not wait for the question, so it is looked at more than once.
+    // The program may end at different moments after Ctrl-C, so this runs several times.
     let stopped = [("\x03", &questions[..1], 130); 5];
     for (typed, questions, code) in [("\x04", &questions[..], 4)].into_iter().chain(stopped) {
         let mut terminal = Terminal::new(stage, "ssh-check w2");
         questions.iter().for_each(|question| terminal.types(question, typed));
         let (ended, shown) = terminal.end();
         assert_eq!(ended, Some(code), "{typed:?}: {shown}");
-        assert!(shown.contains(" echo ") && !shown.contains("-echo "), "{typed:?}: nothing is seen: {shown}");
+        assert!(shown.contains(" echo ") && !shown.contains("-echo "), "{typed:?}: the terminal does not echo: {shown}");
     }
     stage.world.lab.ssh("w2", "echo 'bob ALL=(ALL:ALL) ALL' >/etc/sudoers.d/bob");
-    println!("  a passphrase, typed: wrong, right, and not at all");
+    println!("  a typed passphrase: wrong, right and missing");
 }
 
-/// Two who are asked about at the same time are asked about one after the other.
+/// Questions about two users do not overlap, even if both are needed at the same time.
 fn two_users(stage: &Stage) {
     let asks = Way {
         says: "",
@@ -158,7 +158,7 @@ fn two_users(stage: &Stage) {
     let mut terminal = Terminal::new(stage, "ssh-check w2 n1");
     for asked in [1, 2] {
         terminal.asked("password of ");
-        // Time enough for both.
+        // Long enough for both questions.
         std::thread::sleep(Duration::from_millis(500));
         let shown = terminal.shown.lock().unwrap().clone();
         assert_eq!(shown.matches("password of ").count(), asked, "{shown}");
@@ -169,8 +169,8 @@ fn two_users(stage: &Stage) {
     println!("  two passwords, one after the other");
 }
 
-/// The words and the environments of all processes here.
-fn everybody() -> String {
+/// Arguments and environments of all processes on this host.
+fn all_processes() -> String {
     let all = fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
     let read = |path: std::path::PathBuf| {
         ["cmdline", "environ"].map(|file| text(&fs::read(path.join(file)).unwrap_or_default()))
@@ -178,18 +178,18 @@ fn everybody() -> String {
     all.flat_map(read).collect::<Vec<_>>().join("\n").replace('\0', " ")
 }
 
-/// Somebody at a terminal, with `script` (util-linux) for the terminal.
+/// An operator at a terminal. `script` of util-linux provides the terminal.
 struct Terminal {
     script: Child,
     shown: Arc<Mutex<String>>,
-    /// How much of it is answered.
+    /// The length of the output whose questions are answered.
     answered: usize,
     reader: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Terminal {
     fn new(stage: &Stage, command: &str) -> Terminal {
-        // What the terminal is like afterwards is shown by stty.
+        // stty shows the state of the terminal afterwards.
         let line = format!(
             "trap : INT; {} {command} -i {}; code=$?; stty -a; exit $code",
             World::binary(),
@@ -211,7 +211,7 @@ impl Terminal {
         Terminal { script, shown, answered: 0, reader }
     }
 
-    /// Waits for a question that was not answered yet.
+    /// Waits for a new question.
     fn asked(&mut self, question: &str) {
         let end = Instant::now() + Duration::from_secs(20);
         loop {
@@ -220,7 +220,7 @@ impl Terminal {
                 self.answered += at + question.len();
                 return;
             }
-            assert!(Instant::now() < end, "nobody asks {question:?}: {shown}");
+            assert!(Instant::now() < end, "the question {question:?} does not appear: {shown}");
             std::thread::sleep(Duration::from_millis(5));
         }
     }
@@ -235,7 +235,7 @@ impl Terminal {
         self.says(word);
     }
 
-    /// How it ended, and all that it showed.
+    /// Waits for the end, and returns the exit code and all output.
     fn end(mut self) -> (Option<i32>, String) {
         let end = Instant::now() + Duration::from_secs(60);
         let status = loop {

@@ -64,7 +64,7 @@ pub fn with_words(world: &World) {
             ..WAY
         },
         Way {
-            says: "a certificate of the user's",
+            says: "a user certificate",
             sshd: "TrustedUserCAKeys /root/ca.pub\nAuthorizedKeysFile none",
             config: "Host theta\n  HostName 198.18.0.13\n  Port 2222\n  User ops\n  IdentityFile DIR/certified\n  IdentitiesOnly yes\n  UserKnownHostsFile DIR/known\n",
             gives: In {
@@ -99,7 +99,7 @@ pub fn with_words(world: &World) {
             ..WAY
         },
         Way {
-            says: "a certificate of the host's",
+            says: "a host certificate",
             sshd: "HostCertificate /root/host-cert.pub",
             config: "Host theta\n  HostName 198.18.0.13\n  Port 2222\n  User ops\n  IdentityFile DIR/id\n  IdentitiesOnly yes\n  UserKnownHostsFile DIR/authority\n",
             ..WAY
@@ -113,7 +113,7 @@ pub fn with_words(world: &World) {
         },
     ];
     ways.iter().for_each(|way| stage.walk(way));
-    // Once for all machines.
+    // ironstrap asks once for all machines.
     fs::remove_file(dir.join("asked")).unwrap();
     let (code, said, errors) = stage.check(&[], ways[ways.len() - 1].options);
     assert_eq!(code, Some(0), "{said:#}\n{errors}");
@@ -121,7 +121,7 @@ pub fn with_words(world: &World) {
     by_agent(&stage);
 }
 
-/// What an agent holds besides plain keys; also one that only ssh_config knows.
+/// A certificate in an agent, and an agent that only ssh_config names.
 fn by_agent(stage: &Stage) {
     let known = "UserKnownHostsFile DIR/known\n";
     let theta = format!("Host theta\n  HostName 198.18.0.13\n  Port 2222\n  User ops\n  {known}");
