@@ -1,12 +1,12 @@
-//! What belongs to a machine's kernel, on one that has a kernel of its own (tests/lab/qemu.sh) and cgroup v2: real
-//! swap, modules, settings, the clock. Each is broken by hand, shown by a plan as that and nothing else, and
-//! mended by an apply; and all of it survives reboots. No cluster: only the steps that such things are in. And a link that
-//! is slow and loses packets, which no kernel of the lab's host has to have (netem).
+//! Kernel settings on a machine with its own kernel and cgroup v2 (tests/lab/qemu.sh): real swap, modules, sysctls and the
+//! clock. Each test causes drift, checks that a plan shows exactly this drift, and checks that an apply repairs it and that
+//! the repair survives a reboot. There is no cluster: only the steps of the kernel run. One test uses a slow link that loses
+//! packets (netem), which the kernel of the lab's host may not support.
 //!
-//! `cargo test --test kernel [-- --first]`; as root, with `lab qemu up`. A runner of its own, for its rows
-//! build on each other, and a reboot takes long.
+//! `cargo test --test kernel [-- --first]` runs them as root, after `lab qemu up`. The tests build on each other, because a
+//! reboot takes long. That needs a test runner of its own: this file.
 
-// clippy sees no test in what has a `main`.
+// clippy does not recognize a file with a `main` as a test.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::exit)]
 
 mod rows;
@@ -27,17 +27,17 @@ fn pairs(of: &[(&str, &str)]) -> Pairs {
 
 type Scenario = (&'static str, fn(&Vm));
 
-/// In their order: what one leaves, the next finds.
+/// In the order in which they run. Each test starts from the state that the one before left.
 const SCENARIOS: &[Scenario] = &[
-    ("a plan sees everything there is to see on cgroup v2", sees_all),
-    ("what the machine came with is put right, and stays so after a reboot", from_the_shop),
-    ("what is broken while it runs is mended, each and nothing else", live),
-    ("over a slow link that loses packets all goes as over a good one", far),
-    ("what is broken at boot is seen after a reboot, mended, and stays so after another", at_boot),
-    ("a clock that is an hour off is refused by name, and left as it is", clock),
+    ("a plan on cgroup v2 is complete", complete_plan),
+    ("an apply corrects a new machine, and a reboot keeps the corrections", new_machine),
+    ("each drift at run time is repaired and nothing else is changed", drift_at_run_time),
+    ("plans and repairs work over a slow link that loses packets", slow_link),
+    ("drift that appears at boot is repaired, and another reboot keeps the repair", drift_at_boot),
+    ("a clock that is an hour off is refused and not set", clock),
 ];
 
-/// How many of them `--first` runs: those that a change breaks most easily.
+/// The number of tests that `--first` runs. A change breaks these most easily.
 const FIRST: usize = 2;
 
 fn main() {
@@ -55,8 +55,8 @@ fn main() {
     std::process::exit(i32::from(failed > 0));
 }
 
-/// The whole program, every stage: it knows of each want whether it holds, and nothing makes the machine unfit.
-fn sees_all(vm: &Vm) {
+/// A plan with all stages has an answer for each want, and no check of the preflight fails.
+fn complete_plan(vm: &Vm) {
     assert_eq!(vm.run("stat -f -c %T /sys/fs/cgroup"), "cgroup2fs\n");
     let plan = vm.ironstrap(&["plan"]);
     assert_eq!(plan.code, Some(0), "{plan:#?}");
@@ -66,7 +66,7 @@ fn sees_all(vm: &Vm) {
         event["event"] == "error" || event["state"] == "unknown" || unfit
     };
     assert_eq!(plan.events.iter().find(bad), None);
-    // The machine has no way out, so it can find none of what it would install; and how fast it writes is its host's affair.
+    // The machine has no network, so it cannot reach package repositories. The speed of its disk depends on its host.
     let nowhere = ["Temporary failure resolving", "no answer within", "synchronous writes to the disk"];
     let out = |note: &&str| !nowhere.iter().any(|words| note.contains(words));
     let notes = plan.events.iter().filter_map(|event| event["note"].as_str()).filter(out);
@@ -78,9 +78,9 @@ fn sees_all(vm: &Vm) {
     assert_eq!(notes.collect::<Vec<_>>(), told);
 }
 
-/// Swap of three kinds is on when the machine comes: a file of fstab, a compressed piece of memory, and, once
-/// fstab has none, a partition that systemd finds by its type.
-fn from_the_shop(vm: &Vm) {
+/// A new machine has three kinds of swap: a file in fstab, compressed memory, and a partition that systemd finds by its type if
+/// fstab has no swap.
+fn new_machine(vm: &Vm) {
     let swaps = vm.run("cat /proc/swaps");
     assert!(swaps.contains("/swap.img ") && swaps.contains("/dev/zram0 "), "{swaps}");
     let outcome = vm.apply();
@@ -89,20 +89,20 @@ fn from_the_shop(vm: &Vm) {
         assert!(outcome.planned.contains(&("swap".into(), that.into())), "{that}: {:#?}", outcome.planned);
     }
     assert_eq!(outcome.planned, outcome.changed);
-    vm.assert_as_wanted();
+    vm.assert_converged();
     vm.reboot();
-    vm.assert_as_wanted();
+    vm.assert_converged();
     assert_eq!(vm.run("tail -n +2 /proc/swaps"), "");
     let found = vm.run("find /run/systemd/generator* -name '*.swap' | sort");
-    assert!(found.contains("zram0") && found.contains("part2"), "systemd would bring no swap: {found}");
+    assert!(found.contains("zram0") && found.contains("part2"), "systemd generates no swap units: {found}");
 }
 
-fn live(vm: &Vm) {
-    LIVE.iter().for_each(|row| mended(vm, row));
-    vm.assert_as_wanted();
+fn drift_at_run_time(vm: &Vm) {
+    LIVE.iter().for_each(|row| assert_repaired(vm, row));
+    vm.assert_converged();
 }
 
-fn mended(vm: &Vm, row: &Row) {
+fn assert_repaired(vm: &Vm, row: &Row) {
     vm.run(row.breaks);
     let expected = pairs(row.shows);
     let outcome = vm.apply();
@@ -111,31 +111,31 @@ fn mended(vm: &Vm, row: &Row) {
     println!("  ✔ {}", row.breaks);
 }
 
-/// What the machine sends takes so long, in milliseconds, and one packet in a hundred never comes (tc-netem(8)).
-fn far(vm: &Vm) {
+/// Delays the packets that the machine sends by some milliseconds, and drops one in a hundred (tc-netem(8)).
+fn slow_link(vm: &Vm) {
     let dev = vm.run("ip -o -4 addr show to 10.0.2.15 | cut -d ' ' -f 2");
     let (dev, mut lost) = (dev.trim(), 0);
     for (delay, bytes, row) in [(50, 1_200_000, &LIVE[0]), (270, 120_000, &LIVE[1])] {
         vm.run(&format!("tc qdisc replace dev {dev} root netem delay {delay}ms loss 1%"));
         let said = vm.run(&format!("head -c {bytes} /dev/zero | base64 -w 0"));
         assert_eq!(said.len(), bytes / 3 * 4);
-        // A new connection, and all stages.
+        // A plan of the real program uses a new connection and all stages.
         let plan = vm.ironstrap(&["plan"]);
         assert_eq!(plan.code, Some(0), "{plan:#?}");
         assert_eq!(plan.events.iter().find(|event| event["event"] == "error"), None);
-        mended(vm, row);
-        vm.assert_as_wanted();
+        assert_repaired(vm, row);
+        vm.assert_converged();
         let counted = vm.run(&format!("tc -s qdisc show dev {dev}"));
         let (_, dropped) = counted.split_once("(dropped ").unwrap();
         let dropped: u32 = dropped.split(',').next().unwrap().parse().unwrap();
         println!("  {delay} ms, {dropped} packets lost");
         lost += dropped;
     }
-    assert!(lost > 0, "nothing was lost");
+    assert!(lost > 0, "no packet was lost");
     vm.run(&format!("tc qdisc del dev {dev} root"));
 }
 
-fn at_boot(vm: &Vm) {
+fn drift_at_boot(vm: &Vm) {
     vm.run(AT_BOOT);
     vm.reboot();
     let swaps = vm.run("cat /proc/swaps");
@@ -144,12 +144,12 @@ fn at_boot(vm: &Vm) {
     assert_eq!(outcome.planned, pairs(AT_BOOT_EXPECTED));
     assert_eq!(outcome.changed, outcome.planned);
     vm.reboot();
-    vm.assert_as_wanted();
+    vm.assert_converged();
     assert_eq!(vm.run("tail -n +2 /proc/swaps"), "");
 }
 
 fn clock(vm: &Vm) {
-    // The clock of a machine under QEMU lags where the host is busy.
+    // The clock of a machine under QEMU lags if the host is busy.
     let before = vm.seconds_ahead();
     vm.run("date -s '+1 hour' >/dev/null");
     for command in [&["plan"][..], &["apply", "--yes"]] {
@@ -159,13 +159,13 @@ fn clock(vm: &Vm) {
         let (what, hint) = (error["what"].as_str().unwrap(), error["hint"].as_str().unwrap());
         assert_eq!(error["node"], vm.name.as_str());
         let seconds: f64 = what.split(' ').find_map(|word| word.parse().ok()).unwrap();
-        // Asking takes a while on such a machine.
+        // The observation takes a while on such a machine.
         assert!((3590.0..3620.0).contains(&(seconds - before)), "{what}; before that it was {before}");
         assert!(what.starts_with("its clock is ") && what.ends_with(" s ahead of this computer's"), "{what}");
         assert!(hint.contains("set the clock"), "{hint}");
     }
     let ahead = vm.seconds_ahead();
-    assert!((3500.0..3700.0).contains(&ahead), "somebody has set its clock: {ahead}");
+    assert!((3500.0..3700.0).contains(&ahead), "ironstrap set the clock: {ahead}");
     vm.run("date -s '-1 hour' >/dev/null");
-    vm.assert_as_wanted();
+    vm.assert_converged();
 }

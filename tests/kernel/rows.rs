@@ -1,9 +1,9 @@
-//! What is broken, and what a plan has to say to it: data.
+//! The kinds of drift, and the wants that a plan must show for them.
 
 pub struct Row {
-    /// Shell, run as root on the machine.
+    /// A shell script that root runs on the machine.
     pub breaks: &'static str,
-    /// Step and want, all that must be planned and mended.
+    /// Step and want of all changes that an apply must plan and make.
     pub shows: &'static [(&'static str, &'static str)],
 }
 
@@ -13,7 +13,7 @@ macro_rules! rows {
     };
 }
 
-/// Broken while the machine runs.
+/// Drift while the machine runs.
 pub const LIVE: &[Row] = rows! {
     "swapon /swap.img" => "swap" "swap.active";
     "swapon /dev/nvme0n1p2" => "swap" "swap.active";
@@ -22,7 +22,7 @@ pub const LIVE: &[Row] = rows! {
     "systemctl unmask -q swap.target" => "swap" "swap.target";
     "rmmod overlay" => "kernel" "kernel.module[overlay]";
     "rmmod nf_conntrack" => "kernel" "kernel.module[nf_conntrack]";
-    // It comes back with its own defaults, which are right here.
+    // The module sets its own defaults again, which are right here.
     "rmmod br_netfilter" =>
         "kernel" "kernel.module[br_netfilter]",
         "kernel" "kernel.sysctl[net.bridge.bridge-nf-call-ip6tables]",
@@ -46,11 +46,11 @@ pub const LIVE: &[Row] = rows! {
         "kernel" "kernel.sysctl[kernel.keys.root_maxbytes]";
 };
 
-/// Broken so that a reboot brings it to light.
+/// Drift that takes effect at the next boot.
 pub const AT_BOOT: &str = "systemctl unmask -q swap.target; rm /etc/modules-load.d/ironstrap.conf /etc/sysctl.d/99-zz-ironstrap.conf";
 
-/// The files themselves, and all that they no longer brought about; not `vm.panic_on_oom`, which is right by
-/// default.
+/// The changed files and the settings that are wrong without them. `vm.panic_on_oom` is not among them, because its default
+/// is right.
 pub const AT_BOOT_EXPECTED: &[(&str, &str)] = &[
     ("swap", "swap.target"),
     ("swap", "swap.active"),

@@ -1,4 +1,4 @@
-//! The machine from the operator's side: the lab's command, a run of some steps over real SSH, the real binary.
+//! The machine as the operator uses it: the lab's command, a run of some steps over SSH, and the real program.
 
 use std::cell::RefCell;
 use std::fs;
@@ -24,16 +24,16 @@ use tokio::runtime::Runtime;
 
 use crate::Pairs;
 
-/// The first two stages without what needs packages: preflight; swap and kernel.
+/// The first two stages without the steps that need packages. Only preflight, swap and kernel remain.
 static CUT: LazyLock<[Stage; 2]> = LazyLock::new(|| {
     let [preflight, prepare] = [&STAGES[0], &STAGES[1]].map(|stage| Stage { ..*stage });
     let first = prepare.steps.iter().position(|step| step.name == "swap").unwrap();
     let steps = &prepare.steps[first..first + 2];
-    assert_eq!(steps[1].name, "kernel", "it comes after swap");
+    assert_eq!(steps[1].name, "kernel", "the step kernel comes after swap");
     [preflight, Stage { steps, ..prepare }]
 });
 
-/// One connection for all runs of a boot.
+/// One SSH connection for all runs until the next boot.
 #[derive(Clone)]
 struct Line(Arc<Ssh>);
 
@@ -53,13 +53,13 @@ pub struct Vm {
     line: RefCell<Line>,
 }
 
-/// What came of an apply: all that was planned, and all that was mended.
+/// The result of an apply: the planned and the repaired wants.
 pub struct Outcome {
     pub planned: Pairs,
     pub changed: Pairs,
 }
 
-/// How the real binary ended, and what it said.
+/// The exit code of the real program and its events.
 #[derive(Debug)]
 pub struct Ended {
     pub code: Option<i32>,
@@ -96,7 +96,7 @@ impl Vm {
         }
     }
 
-    /// What a script prints that root runs there; it must succeed.
+    /// Runs a script as root and returns its output. It must succeed.
     pub fn run(&self, script: &str) -> String {
         let line = self.line.borrow().clone();
         let script = format!("set -e\nexport LC_ALL=C PATH=/usr/sbin:/usr/bin:/sbin:/bin\n{script}\n");
@@ -122,7 +122,7 @@ impl Vm {
         Reconciler::new(self.cluster.clone(), &*CUT, self.pki.clone(), shells, run, events).unwrap()
     }
 
-    /// As the command does it: look, survey, apply. Everything planned must be so afterwards.
+    /// Observes, checks and applies, as the command `apply` does. All planned wants must hold afterwards.
     pub fn apply(&self) -> Outcome {
         let mut work = self.work();
         self.runtime.block_on(work.observe());
@@ -140,8 +140,8 @@ impl Vm {
         Outcome { planned, changed: member.changed.iter().map(pair).collect() }
     }
 
-    /// A second plan has nothing in it.
-    pub fn assert_as_wanted(&self) {
+    /// Checks that a plan is empty.
+    pub fn assert_converged(&self) {
         let mut work = self.work();
         self.runtime.block_on(work.observe());
         assert_eq!(work.preflight(("kernel.trust", false)).errors, []);
@@ -150,7 +150,7 @@ impl Vm {
         assert_eq!(work.hosts()[0].execs, 1);
     }
 
-    /// The real program, with every stage.
+    /// Runs the real program with all stages.
     pub fn ironstrap(&self, command: &[&str]) -> Ended {
         let mut ironstrap = Command::new(
             std::env::var("IRONSTRAP_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_ironstrap").into()),
@@ -166,7 +166,7 @@ impl Vm {
     }
 }
 
-/// It is slow, and the operator patient.
+/// A client with a long timeout, because the machine is slow.
 fn client() -> Arc<Client> {
     let options = Options { accept_new_host_keys: false, timeout: Duration::from_secs(60) };
     Arc::new(Client::new(options, Operator::present()))
