@@ -1,18 +1,18 @@
-# What all of the lab's files share: where things are, words to the caller, and processes
-# remembered so that only what the lab itself started is ever ended.
+# Shared by all files of the lab: paths, messages, and a record of the lab's processes, so that it ends
+# only processes that it started.
 # shellcheck shell=bash disable=SC2034 # the files that source this one use these
 
 CACHE=${IRONSTRAP_LAB_CACHE:-/var/cache/ironstrap-lab}
 LAB=${IRONSTRAP_LAB:-/var/lib/ironstrap-lab}
-# Names in the host's tables (network namespaces, cgroups) begin with the lab's own name, so two
-# labs in two folders can live side by side: their networks never meet.
+# The names of network namespaces and cgroups begin with the lab's name. So two labs in two folders
+# can run side by side, and their networks are separate.
 ID=$(basename "$LAB")
 NET=198.18.0
 
 say() { printf '%s\n' "$*" >&2; }
 die() { say "lab: $*"; exit 1; }
 
-# room GIB: fails where the lab's file system has less free space. Machines that find it full fail later, in many ways.
+# room GIB: fails if the lab's file system has less free space. On a full disk, machines would fail later in many ways.
 room() {
   local free
   free=$(df --output=avail -B1M "$LAB" | tail -n 1)
@@ -20,8 +20,8 @@ room() {
     die "$LAB has $((free / 1024)) GiB free, and the lab needs $1: delete something, or name another folder in IRONSTRAP_LAB"
 }
 
-# held LOCK COMMAND…: runs a command of the lab while nobody else holds the lock. What it leaves
-# running must run alone, or the lock would stay with it.
+# held LOCK COMMAND…: runs a command of the lab while holding the lock. The command must start background
+# processes with `alone`, or they would keep the lock.
 held() {
   local lock=$1; shift
   mkdir -p "$(dirname "$lock")"
@@ -31,8 +31,8 @@ held() {
   exec 9>&-
 }
 
-# alone COMMAND…: becomes a session of its own, with no open file but the three that everybody has:
-# whoever calls the lab may have others, a lock say, that must not live as long as a machine does.
+# alone COMMAND…: runs the command in a new session with only the three standard files open. Other open files
+# of the caller, for example a lock, must not stay open as long as a machine runs.
 alone() {
   local fd
   for fd in /proc/self/fd/*; do
@@ -42,8 +42,8 @@ alone() {
   exec setsid "$@"
 }
 
-# started PID: when the kernel started that process, in clock ticks; empty for one that is gone
-# or only waits to be collected. A process id alone may be somebody else's by now.
+# started PID: the start time of the process in clock ticks. Empty if the process has ended or is a zombie.
+# A process id alone is not enough, because another process may have it by now.
 started() {
   local line fields
   { line=$(<"/proc/$1/stat"); } 2>/dev/null || return 0
@@ -53,13 +53,13 @@ started() {
 
 remember() { printf '%s %s\n' "$2" "$(started "$2")" >"$1"; } # FILE PID
 
-# recorded FILE: the process id in it, if that process still is the one that was remembered
+# recorded FILE: the process id in the file, if it still belongs to the recorded process
 recorded() {
   local pid start
   [[ -s $1 ]] && read -r pid start <"$1" && [[ -n $start && $(started "$pid") == "$start" ]] && printf '%s\n' "$pid"
 }
 
-# gone FILE SECONDS: waits for the remembered process to end
+# gone FILE SECONDS: waits for the recorded process to end
 gone() {
   local try
   for ((try = 0; try < $2 * 20; try++)); do
@@ -69,7 +69,7 @@ gone() {
   return 1
 }
 
-# finish FILE SIGNAL: ends the remembered process, with the last word if it does not listen
+# finish FILE SIGNAL: ends the recorded process with the signal, and with SIGKILL if it does not end
 finish() {
   local pid
   pid=$(recorded "$1") || { rm -f "$1"; return 0; }

@@ -1,5 +1,5 @@
-# The running lab: the operator's network with its package server and registry, and the machines,
-# each a systemd of its own in a network, a cgroup and a file system of its own.
+# The running lab: the operator's network with its package server and registry, and the machines. Each machine
+# has its own systemd, network, cgroup and file system.
 # shellcheck shell=bash
 
 OCTETS=(m1:11 w1:12 w2:13) # what `lab up` starts with
@@ -8,20 +8,20 @@ OCTETS=(m1:11 w1:12 w2:13) # what `lab up` starts with
 
 netns() { ip netns list | grep -qE "^$1( |\$)"; }
 
-# inside COMMAND…: on the operator's side of the network, everything else as the caller has it
+# inside COMMAND…: runs the command on the operator's side of the network. Everything else is as for the caller.
 inside() { nsenter --net="/run/netns/$ID" -- "$@"; }
 
 network() {
   netns "$ID" && return
   ip netns add "$ID"
   ip -n "$ID" link set lo up
-  # With an address of its own: a bridge otherwise takes one of its ports', and changes when they do.
+  # A fixed MAC address. Otherwise the bridge would take that of a port and change it with its ports.
   ip -n "$ID" link add br0 address 02:00:c6:12:00:01 type bridge
   ip -n "$ID" addr add "$NET.1/24" dev br0
   ip -n "$ID" link set br0 up
 }
 
-# serve NAME PORT COMMAND…: one server of the operator's side, unless it runs
+# serve NAME PORT COMMAND…: starts a server on the operator's side unless it runs
 serve() {
   local name=$1 port=$2 try
   shift 2
@@ -36,7 +36,7 @@ serve() {
   die "the $name does not answer: $LAB/$name.log"
 }
 
-# certificate: the server's name and key, which the machines trust like any authority of their distribution
+# certificate: the server's certificate and key. The machines trust it like the CAs of their distribution.
 certificate() {
   [[ ! -f $LAB/tls.crt ]] || return 0
   openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 3650 -subj '/CN=the lab' \
@@ -51,7 +51,7 @@ services() {
   certificate
   serve packages-tls 8443 python3 "$HERE/serve.py" "$NET.1" 8443 "$LAB/web" "$LAB/tls.crt" "$LAB/tls.key"
   serve packages 8080 python3 -m http.server --bind "$NET.1" --directory "$LAB/web" 8080
-  # Read-only: what a test pushes or deletes by mistake must not become part of the cache.
+  # Read-only, so that a test cannot change the cache by mistake.
   cat >"$LAB/registry.yml" <<Y
 version: 0.1
 log: {level: warn, accesslog: {disabled: true}}
@@ -67,13 +67,13 @@ Y
 
 known() { [[ -d $LAB/machines/$1 ]] || die "there is no machine $1 here: $(machines)"; }
 machines() { [[ ! -d $LAB/machines ]] || ls "$LAB/machines"; }
-# ever: the names of all machines that this lab has or had. Another lab's name may begin with this lab's.
+# ever: the names of all machines that this lab has or had, because the name of another lab may begin with this one's
 ever() { { machines; printf '%s\n' "${OCTETS[@]%:*}"; cat "$CACHE/machines-$ID" 2>/dev/null || true; } | sort -u; }
 address() { printf '%s.%s\n' "$NET" "$(<"$LAB/machines/$1/octet")"; }
 running() { recorded "$LAB/machines/$1/run.pid" >/dev/null; }
 
-# identity: the operator's key, and a host key per name that outlives the machine, so that the
-# known_hosts written here stays true for every machine made anew.
+# identity: the operator's key, and the folder of host keys. A machine that is made again keeps its host key, so
+# known_hosts stays valid.
 identity() {
   mkdir -p "$LAB/hostkeys"
   [[ -f $LAB/id_ed25519 ]] || ssh-keygen -q -t ed25519 -N '' -C operator -f "$LAB/id_ed25519"
@@ -87,7 +87,7 @@ trust() { # NAME WHERE
   mv "$LAB/known_hosts.next" "$LAB/known_hosts"
 }
 
-# name_it NAME ROOT: what is a machine's own: its name, its keys, and whom it lets in
+# name_it NAME ROOT: writes what differs between machines: the name, the host keys and the authorized keys
 name_it() {
   local name=$1 r=$2 home
   printf '%s\n' "$name" >"$r/etc/hostname"
@@ -103,8 +103,8 @@ name_it() {
   done
 }
 
-# create NAME OCTET: a machine as its image has it, with a name, keys and package sources. The root
-# is a copy, not an overlay: containerd mounts overlays of its own on it, and those do not nest.
+# create NAME OCTET: makes a machine from the image, with a name, keys and package sources. The root is a copy
+# and not an overlay, because containerd mounts overlays on it, and overlays cannot be nested.
 create() {
   local name=$1 octet=$2 d=$LAB/machines/$1 r
   trust "$name" "$NET.$octet"
@@ -115,7 +115,7 @@ create() {
   cp -a --reflink=auto "${PART[machine]}/root" "$r"
 
   name_it "$name" "$r"
-  # Nobody answers there, at once: a name is unknown in no time instead of after a long wait.
+  # No server runs at this address, so a lookup fails at once and not after a timeout.
   printf 'nameserver %s.1\n' "$NET" >"$r/etc/resolv.conf"
   printf '%s\n' '# <file system> <mount point> <type> <options> <dump> <pass>' '/dev/vda1 / ext4 errors=remount-ro 0 1' '/swap.img none swap sw 0 0' >"$r/etc/fstab"
   install -m 600 /dev/null "$r/swap.img"
@@ -125,21 +125,21 @@ create() {
   install -D -m 644 "${PART[mirror]}/dists/$SUITE/Release.key" "$r/etc/apt/keyrings/debian-mirror.asc"
   printf 'deb [signed-by=/etc/apt/keyrings/debian-mirror.asc] http://%s.1:8080/debian %s main\n' "$NET" "$SUITE" >"$r/etc/apt/sources.list"
 
-  # What update-ca-certificates would do with it.
+  # The result of update-ca-certificates.
   install -D -m 644 "$LAB/tls.crt" "$r/usr/local/share/ca-certificates/lab.crt"
   cat "$LAB/tls.crt" >>"$r/etc/ssl/certs/ca-certificates.crt"
 
   install -m 755 "$HERE/machine-init" "$r/lab-init"
   install -m 755 "$HERE/machine-swap" "$r/usr/sbin/swapon"
   install -m 755 "$HERE/machine-swap" "$r/usr/sbin/swapoff"
-  # Nobody sits there, and it would take one of the host's few inotify instances.
+  # No one uses this console, and it would take one of the host's few inotify instances.
   ln -s /dev/null "$r/etc/systemd/system/console-getty.service"
-  # An API server whose etcd went down with it waits for it as long as systemd lets it.
+  # At shutdown, an API server waits for its stopped etcd until systemd kills it.
   install -D -m 644 /dev/stdin "$r/etc/systemd/system.conf.d/lab.conf" <<'U'
 [Manager]
 DefaultTimeoutStopSec=15s
 U
-  # Nothing may set the host's clock, and chronyd can run without: with -x it only watches.
+  # Machines must not set the host's clock. With -x, chronyd runs without setting it.
   install -D -m 644 /dev/stdin "$r/etc/systemd/system/chrony.service.d/lab.conf" <<'U'
 [Unit]
 ConditionCapability=
@@ -152,14 +152,14 @@ U
   mv -T "$r" "$d/root"
 }
 
-scrap() { # NAME: the machine is gone, its keys stay
+scrap() { # NAME: removes the machine and keeps its host key
   cut_power "$1"
   rm -rf --one-file-system "$LAB/machines/$1"
 }
 
 # --- power
 
-plug() { # NAME: a network like a new card in the slot, with nothing left from before the boot
+plug() { # NAME: a new network interface, without settings from before the boot
   local name=$1 ns=$ID-$1 mac
   unplug "$name"
   printf -v mac '02:00:c6:12:00:%02x' "$(<"$LAB/machines/$name/octet")" # a card keeps its address
@@ -177,8 +177,8 @@ unplug() {
   ! netns "$ID-$1" || ip netns del "$ID-$1"
 }
 
-# controllers: where a cgroup has to be made: once on v2, once per controller on v1, and in both trees
-# where a host has both. The host's own mounts stay as they are, and get folders only.
+# controllers: the folders in which a cgroup has to be made: one on v2, one per controller on v1, and both trees
+# on a host with both. The host's mounts do not change.
 controllers() {
   local c
   if [[ -e /sys/fs/cgroup/cgroup.controllers ]]; then
@@ -190,8 +190,8 @@ controllers() {
   done
 }
 
-# enclose NAME: puts this process, and so all that it starts, into a cgroup of the machine's own.
-# Two machines in one cgroup would share /system.slice, and each other's units.
+# enclose NAME: moves this process, and so all processes that it starts, into the machine's own cgroup.
+# Two machines in one cgroup would share /system.slice and their units.
 enclose() {
   local c g
   for c in $(controllers); do
@@ -206,8 +206,8 @@ enclose() {
   done
 }
 
-# thaw NAME: lets those of the machine's processes die that runc had frozen, to change what they may use, when the power
-# failed.
+# thaw NAME: unfreezes the machine's processes so that they can end. runc freezes a container while it changes its limits,
+# and the power may fail at that moment.
 thaw() {
   local c f
   for c in $(controllers); do
@@ -221,7 +221,7 @@ thaw() {
   done
 }
 
-# open_up NAME: removes the machine's cgroups, once the last of its processes has gone
+# open_up NAME: removes the machine's cgroups after its last process has ended
 open_up() {
   local c try left
   for ((try = 0; try < 100; try++)); do
@@ -236,8 +236,7 @@ open_up() {
   die "$1 leaves cgroups:$left"
 }
 
-# run NAME: the machine's power supply; stays as long as the machine is on. The machine's own reboot
-# ends nspawn with 133.
+# run NAME: runs the machine until it is off. When the machine reboots itself, nspawn ends with 133.
 run() {
   local name=$1 d=$LAB/machines/$1 status
   enclose "$name"
@@ -256,14 +255,14 @@ run() {
   done
 }
 
-boot() { # NAME: without waiting
+boot() { # NAME: starts the machine without waiting
   local name=$1 d=$LAB/machines/$1
   ! running "$name" || return 0
   IRONSTRAP_LAB_OF=$LAB IRONSTRAP_LAB=$LAB alone "$HERE/lab" _run "$name" </dev/null >>"$d/console.log" 2>&1 &
   remember "$d/run.pid" $!
 }
 
-# first NAME: the machine's PID 1 as this host counts
+# first NAME: the machine's PID 1 as a process id of this host
 first() {
   local nspawn child
   nspawn=$(recorded "$LAB/machines/$1/nspawn.pid") || return 1
@@ -276,7 +275,7 @@ first() {
   return 1
 }
 
-shut_down() { # NAME: as `poweroff` would
+shut_down() { # NAME: shuts the machine down like `poweroff`
   local d=$LAB/machines/$1 pid
   running "$1" || return 0
   pid=$(first "$1") || die "$1 has no PID 1"
@@ -285,8 +284,8 @@ shut_down() { # NAME: as `poweroff` would
   open_up "$1"
 }
 
-# cut_power NAME: no power from one moment to the next. PID 1 goes first, and takes all that runs in the
-# machine with it; killing nspawn first would leave the machine running.
+# cut_power NAME: simulates a power loss. The kill of PID 1 ends all processes of the machine. A kill of nspawn first
+# would leave the machine running.
 cut_power() {
   local d=$LAB/machines/$1 pid file
   if pid=$(first "$1"); then kill -s KILL "$pid" 2>/dev/null || true; fi
@@ -295,7 +294,7 @@ cut_power() {
   open_up "$1"
 }
 
-# As the operator, who knows the lab's machines and nobody else.
+# SSH as the operator, who knows only the lab's machines.
 SSH=(ssh -i "$LAB/id_ed25519" -o IdentitiesOnly=yes -o UserKnownHostsFile="$LAB/known_hosts"
   -o StrictHostKeyChecking=yes -o BatchMode=yes -o LogLevel=ERROR)
 
@@ -307,7 +306,7 @@ remote() {
   inside "${SSH[@]}" -o ConnectTimeout=5 "$to" "$@"
 }
 
-# reachable NAME…: waits until each lets users in, which is later than sshd's first word
+# reachable NAME…: waits until each machine accepts user logins, which is later than sshd's first answer
 reachable() {
   local name try
   for name; do
@@ -337,12 +336,12 @@ up() {
 }
 
 node() { # NAME OCTET
-  [[ $1 =~ ^[a-z][a-z0-9-]{0,11}$ ]] || die "a machine's name is up to 12 letters and digits: $1"
+  [[ $1 =~ ^[a-z][a-z0-9-]{0,11}$ ]] || die "the name of a machine has at most 12 lowercase letters, digits and hyphens: $1"
   [[ $2 =~ ^[1-9][0-9]{0,2}$ ]] || die "not a number: $2"
-  (($2 > 1 && $2 < 255)) || die "the last number of the address, 2 to 254: $2"
+  (($2 > 1 && $2 < 255)) || die "the last number of the address must be from 2 to 254: $2"
   local other
   for other in $(machines); do
-    [[ $other == "$1" || $(<"$LAB/machines/$other/octet") != "$2" ]] || die "$NET.$2 is $other's"
+    [[ $other == "$1" || $(<"$LAB/machines/$other/octet") != "$2" ]] || die "$NET.$2 is the address of $other"
   done
   [[ -e $LAB/id_ed25519 ]] || die 'the lab is not up'
   [[ -d $LAB/machines/$1/root ]] || create "$1" "$2"
@@ -382,7 +381,7 @@ status() {
   done
 }
 
-# leftovers: whatever of this lab the host still has
+# leftovers: lists everything of this lab that is still on the host
 leftovers() {
   local c p line own=()
   mapfile -t own < <(ever | sed "s/^/$ID-/")

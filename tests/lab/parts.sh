@@ -1,17 +1,17 @@
-# What the lab is made of, built once: Kubernetes and friends from source, the machine's image, the
-# package repositories and the registry's store. Each part is a folder of the cache whose name ends
-# in a hash of all that the part is made of; it gets that name only when it is complete.
+# Builds the parts of the lab once: Kubernetes and related programs from source, the machine's image, the
+# package repositories and the registry's store. Each part is a folder of the cache. Its name ends with a
+# hash of all its inputs, and the folder gets this name only when the part is complete.
 # shellcheck shell=bash disable=SC2164 # lab sets -e: a cd that fails ends it
 
 SUITE=trixie
 KUBERNETES=1.36.3 ETCD=3.6.8 COREDNS=1.14.2 PAUSE=3.10.2 CNI=1.8.0 FLANNEL=0.19.2 FLANNEL_CNI=0.9.0
 REVISION=1.1 # of the Debian packages: 1.36.3-1.1
 
-# Nothing but sshd: whatever a cluster needs beyond this, ironstrap has to bring.
+# Only sshd and basic tools. ironstrap has to install everything else that a cluster needs.
 MACHINE=systemd,systemd-sysv,dbus,openssh-server,sudo,iproute2,procps,kmod,ca-certificates
-# The layer under those images that call programs of a distribution.
+# The base layer of images that call programs of a distribution.
 USERLAND=nftables,iptables,conntrack,kmod,nginx-light
-# What the Debian mirror offers, each with all that it asks for on top of the machine's image.
+# The packages of the Debian mirror. It also has their dependencies that the machine's image lacks.
 MIRRORED=(containerd runc containernetworking-plugins conntrack socat ethtool ebtables ipset ipvsadm
   iptables nftables curl gpg gnupg apt-transport-https chrony systemd-timesyncd haproxy keepalived
   open-iscsi nfs-common rsync jq opendoas fish tcsh libpam-oath)
@@ -19,7 +19,7 @@ MIRRORED=(containerd runc containernetworking-plugins conntrack socat ethtool eb
 declare -A PART=() RECIPE=()
 PARTS=()
 
-# part NAME RECIPE [INGREDIENT…]: an ingredient is a file, or a word that counts as it stands
+# part NAME RECIPE [INGREDIENT…]: defines a part. An ingredient is a file, or a word that enters the hash.
 part() {
   local name=$1 recipe=$2 key i
   shift 2
@@ -32,7 +32,7 @@ part() {
   PARTS+=("$name")
 }
 
-# plan: names every part, and by its key also all that goes into it
+# plan: defines every part with its inputs
 plan() {
   local p=$HERE/parts name go deb
   ARCH=$(dpkg --print-architecture)
@@ -50,18 +50,18 @@ plan() {
   plan_vm
 }
 
-# --- the machinery of building
+# --- building
 
 build() {
   local name missing=() debian go failed=0
   mkdir -p "$CACHE"
-  # The machine with a kernel of its own is nobody's ingredient, and is built where it is asked for.
+  # No part needs the machine with its own kernel. `lab qemu up` builds it.
   for name in "${PARTS[@]}"; do [[ $name == vm || -d ${PART[$name]} ]] || missing+=("$name"); done
   ((${#missing[@]})) || return 0
   tools
   sweep
-  # Compiling wants the cores and debootstrap wants the disk and the mirror: side by side, each in a
-  # process group of its own, so that both can be ended with all they have started.
+  # Compiling needs the cores, and debootstrap needs the disk and the mirror, so they run side by side. Each has
+  # its own process group, so that all its processes can be ended.
   set -m
   (for name in machine userland mirror distribution; do make_part "$name"; done) & debian=$!
   (for name in kubernetes etcd coredns flannel cni flannel-cni pause; do make_part "$name"; done) & go=$!
@@ -70,13 +70,13 @@ build() {
   wait "$debian" || failed=1
   wait "$go" || failed=1
   trap - INT TERM
-  ((!failed)) || die "not everything could be built; what was is kept"
+  ((!failed)) || die "cannot build all parts; the finished ones are kept"
   make_part packages
   make_part registry
 }
 
-# make_part NAME: cooks in a folder of its own, which gets the part's name when all went well. The recipe
-# is a process of its own so that its first failing command ends it.
+# make_part NAME: builds the part in a temporary folder, which gets the part's name if the build succeeds. The recipe
+# runs in its own process, so that its first failing command ends it.
 make_part() {
   local name=$1 work=$CACHE/.making-$1 begin=$SECONDS
   [[ ! -d ${PART[$name]} ]] || return 0
@@ -84,7 +84,7 @@ make_part() {
   say "lab: $name: building"
   "$HERE/lab" _cook "$name" "$work" >"$CACHE/$name.log" 2>&1 </dev/null 9>&- || {
     tail -n 15 "$CACHE/$name.log" >&2
-    die "$name could not be built; all that was said is in $CACHE/$name.log"
+    die "cannot build $name; its output is in $CACHE/$name.log"
   }
   mv -T "$work" "${PART[$name]}"
   say "lab: $name: done in $((SECONDS - begin)) s"
@@ -96,7 +96,7 @@ cook() { # NAME FOLDER
   "${RECIPE[$1]}"
 }
 
-# sweep: what an interrupted build left half done, with what it may have mounted there
+# sweep: removes the temporary folders and mounts of an interrupted build
 sweep() {
   local half at
   for half in "$CACHE"/.making-*; do
@@ -106,8 +106,7 @@ sweep() {
   done
 }
 
-# tools [PROGRAM:PACKAGE…]: the programs the lab itself runs, and these, from the host's distribution when they
-# are missing
+# tools [PROGRAM:PACKAGE…]: installs missing programs from the host's distribution: those that the lab needs, and these
 tools() {
   local program missing=() from=(debootstrap:debootstrap systemd-nspawn:systemd-container skopeo:skopeo
     apt-ftparchive:apt-utils dpkg-deb:dpkg gpg:gnupg xz:xz-utils python3:python3 ip:iproute2 gcc:gcc
@@ -125,7 +124,7 @@ tools() {
   } >"$CACHE/tools.log" 2>&1 </dev/null || die "apt-get failed: $CACHE/tools.log"
 }
 
-# debian: the address this host itself has its Debian packages from
+# debian: the address of the Debian mirror that this host uses
 debian() {
   local uri=${IRONSTRAP_LAB_DEBIAN:-}
   # shellcheck disable=SC2016 # the format is apt's, not the shell's
@@ -137,7 +136,7 @@ debian() {
 bootstrap() { # FOLDER PACKAGES
   debootstrap --variant=minbase --include="$2" "$SUITE" "$1" "$(debian)"
   rm -f "$1"/var/cache/apt/archives/*.deb "$1"/var/lib/apt/lists/*_*
-  # A third of the files, and nothing that a cluster reads.
+  # These are a third of the files, and a cluster does not read them.
   find "$1"/usr/share/{doc,man,info,locale} -mindepth 1 -delete
 }
 
@@ -165,7 +164,7 @@ recipe_cni() { go_build cni 0 tool; }
 recipe_flannel_cni() { go_build flannel-cni 0 tool; }
 recipe_pause() { go_build pause 0 .; }
 
-# The registry's program out of its package: installed, it would also start a service on this host.
+# Extracts the registry's program from its package. An installed package would start a service on this host.
 recipe_distribution() {
   apt-get -o APT::Sandbox::User=root download docker-registry
   dpkg-deb -x docker-registry_*.deb unpacked
@@ -173,7 +172,7 @@ recipe_distribution() {
   rm -r unpacked docker-registry_*.deb
 }
 
-# --- what machines are made of
+# --- machine images
 
 recipe_userland() { bootstrap root "$USERLAND"; ln -sf /dev/stdout root/var/log/nginx/access.log; ln -sf /dev/stderr root/var/log/nginx/error.log; }
 
@@ -182,18 +181,18 @@ recipe_machine() {
   bootstrap root "$MACHINE"
   chroot root useradd --create-home --shell /bin/bash ops
   install -m 440 /dev/stdin root/etc/sudoers.d/ops <<<'ops ALL=(ALL:ALL) NOPASSWD: ALL'
-  # The lab's own stand in for these two (see machine-swap); what they replace stays callable.
+  # The lab replaces these two programs (see machine-swap). The originals stay callable under another name.
   for program in swapon swapoff; do
     chroot root dpkg-divert --local --rename --divert "/usr/sbin/$program.real" --add "/usr/sbin/$program"
   done
-  # Every machine gets its own of these, or the lab's.
+  # Every machine gets its own files, or those of the lab.
   rm -f root/etc/ssh/ssh_host_* root/etc/machine-id root/var/lib/dbus/machine-id root/etc/hostname
   rm -f root/etc/apt/sources.list root/etc/resolv.conf
 }
 
 # --- package repositories
 
-# sign OWNER: the Release here, both ways apt knows, by a key that nobody keeps; its public half in Release.key
+# sign OWNER: signs the file Release in both formats of apt, with a temporary key. Release.key gets the public key.
 sign() {
   local home gpg
   home=$(mktemp -d)
@@ -206,14 +205,14 @@ sign() {
   rm -rf "$home"
 }
 
-# index PACKAGES FOLDER: the list of the packages below a folder
+# index PACKAGES FOLDER: writes the list of the packages below a folder
 index() {
   apt-ftparchive packages "$2" >"$1"
   gzip -kn9 "$1"
 }
 
-# A mirror with a dists and a pool, of what machines may ask for. Each package is resolved by itself
-# against the machine's image: together some would shut each other out.
+# A mirror with `dists` and `pool`. apt resolves each package separately against the machine's image, because
+# some packages conflict with each other.
 recipe_mirror() {
   local name apt root=${PART[machine]}/root release=dists/$SUITE
   mkdir -p apt/{lists,archives}/partial pool/main "$release/main/binary-$ARCH"
@@ -234,7 +233,7 @@ recipe_mirror() {
   sign 'Debian mirror of the ironstrap lab <debian@ironstrap.invalid>'
 }
 
-# package NAME VERSION DEPENDS DESCRIPTION: what lies in pkg/NAME becomes a package
+# package NAME VERSION DEPENDS DESCRIPTION: builds a package from the files in pkg/NAME
 package() {
   install -d "pkg/$1/DEBIAN"
   {
@@ -246,7 +245,7 @@ package() {
   dpkg-deb --root-owner-group -Zzstd -z3 --build "pkg/$1" "$ARCH/"
 }
 
-# Kubernetes' own repository: flat, one per minor version, the same packages with the same files.
+# A repository like that of Kubernetes: flat, one per minor version, the same packages with the same files.
 recipe_packages() {
   local name k=${PART[kubernetes]} obs=core:/stable:/v${KUBERNETES%.*}/deb
   mkdir -p "$obs/$ARCH"
@@ -306,8 +305,8 @@ U
 
 # --- images
 
-# images: one line per image, as image.py reads them. The userland's layer comes first where a program
-# of a distribution is called, so that a machine fetches it once for all of them.
+# images: one line per image, in the format of image.py. Images that call programs of a distribution begin with the
+# userland's layer, so a machine downloads it once for all of them.
 images() {
   local name k=${PART[kubernetes]} e=${PART[etcd]} under=${PART[userland]}/root
   image() { local IFS=$'\t'; printf '%s\n' "$*"; }
@@ -323,8 +322,8 @@ images() {
   image docker.io/library/nginx:1 '["/usr/sbin/nginx","-g","daemon off;"]' "$under"
 }
 
-# The registry's store, filled through a registry that runs in a network of its own: no port of this
-# host is taken. Images lie under their path without the host: registry.k8s.io/pause is pause.
+# The registry's store. A registry in its own network namespace fills it, so it uses no port of this host. Images have
+# their path without the host: registry.k8s.io/pause is pause.
 recipe_registry() {
   images | python3 "$HERE/image.py" layout "$ARCH"
   cat >config.yml <<Y

@@ -1,10 +1,10 @@
-# A machine with a kernel of its own, under QEMU and without KVM: for what the lab's other machines share
-# with their host (swap, modules, kernel.* and vm.* settings, the clock), and on cgroup v2. It is reached by
-# SSH on the host's loopback only, and reaches nothing; the lab's network has no part in it.
+# A machine with its own kernel and cgroup v2, under QEMU without KVM. It tests what the lab's other machines share
+# with their host: swap, modules, kernel.* and vm.* settings, and the clock. SSH on the host's loopback is its only
+# connection. It is not part of the lab's network and cannot reach other hosts.
 # shellcheck shell=bash
 
 VM=k1
-# What it has more than the others: a kernel, and what makes swap out of memory where it is installed.
+# Its additional packages: udev, a kernel, and a generator for compressed swap in memory.
 VM_MORE=udev,linux-image-cloud-amd64,systemd-zram-generator
 
 plan_vm() { part vm recipe_vm "$ARCH $SUITE $(declare -f bootstrap)" "$MACHINE,$VM_MORE"; }
@@ -17,14 +17,14 @@ recipe_vm() {
 }
 
 build_vm() {
-  [[ $ARCH == amd64 ]] || die "a kernel of its own: only an amd64 one is known to the lab, and this host is $ARCH"
+  [[ $ARCH == amd64 ]] || die "the machine with its own kernel needs an amd64 host, and this host is $ARCH"
   if [[ ! -d ${PART[vm]} ]] || ! type -P qemu-system-x86_64 sfdisk mke2fs >/dev/null; then
     tools qemu-system-x86_64:qemu-system-x86 sfdisk:fdisk mke2fs:e2fsprogs
   fi
   make_part vm
 }
 
-# vm_disk: partitions as an installer makes them, swap among them, and no loop device to fill them through
+# vm_disk: makes a disk with the partitions of a usual installation, including swap, without a loop device
 vm_disk() {
   local d=$LAB/qemu r=$LAB/qemu/root disk=$LAB/qemu/disk.making
   rm -rf "$r" "$disk"
@@ -34,13 +34,13 @@ vm_disk() {
   printf 'nameserver 10.0.2.3\n' >"$r/etc/resolv.conf"
   ln -s /usr/lib/systemd/system/systemd-networkd.service "$r/etc/systemd/system/multi-user.target.wants/"
   printf '%s\n' '/dev/nvme0n1p1 / ext4 errors=remount-ro 0 1' '/swap.img none swap sw 0 0' >"$r/etc/fstab"
-  # On a busy host a device may take its time.
+  # On a busy host a device may appear late.
   install -D -m 644 /dev/stdin "$r/etc/systemd/system.conf.d/lab.conf" <<'U'
 [Manager]
 DefaultDeviceTimeoutSec=10min
 DefaultTimeoutStartSec=10min
 U
-  # mke2fs would make holes of zeros, and swap must not have any.
+  # Not zeros, because mke2fs would make holes of them, and a swap file must not have holes.
   head -c 64M /dev/zero | tr '\0' '\377' >"$r/swap.img"
   chmod 600 "$r/swap.img"
   mkswap --quiet "$r/swap.img"
@@ -61,8 +61,8 @@ P
 
 vm_port() { cat "$LAB/qemu/port"; }
 
-# vm_on: the power, with the first free port of a few that leads to its sshd. Not `-cpu max`: that of older
-# QEMUs breaks kernels, and so does their cmpxchg16b. One CPU: with two, one of them now and then waits for ever.
+# vm_on: starts the machine. The first free port of a list leads to its sshd. `-cpu max` and cmpxchg16b of older QEMUs
+# break kernels. The machine has one CPU, because with two, one of them sometimes hangs.
 vm_on() {
   local d=$LAB/qemu port kernel=("${PART[vm]}"/root/boot/vmlinuz-*)
   recorded "$d/pid" >/dev/null && return
@@ -94,7 +94,7 @@ vm_up() {
   vm_booted ''
 }
 
-# vm_ssh SECONDS COMMAND…: ends it where it takes longer; 0 is for ever
+# vm_ssh SECONDS COMMAND…: runs the command and ends it after this time; 0 means no limit
 vm_ssh() {
   local seconds=$1
   shift
@@ -103,7 +103,7 @@ vm_ssh() {
 
 vm_boot_id() { vm_ssh 30 cat /proc/sys/kernel/random/boot_id 2>/dev/null </dev/null; }
 
-# vm_booted BEFORE: waits until it is up, in a boot other than that, with all that it starts
+# vm_booted BEFORE: waits until the machine has another boot id than this and has started all its units
 vm_booted() {
   local id end=$((SECONDS + 600))
   while ((SECONDS < end)); do

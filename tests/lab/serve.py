@@ -7,7 +7,7 @@ import sys
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
-    # Connections stay open, as a client that was cut off in TLS takes its file for cut off too.
+    # Keeps connections open, because a client treats a file as incomplete if its TLS connection ends early.
     protocol_version = "HTTP/1.1"
 
 
@@ -16,6 +16,6 @@ handler = functools.partial(Handler, directory=folder)
 server = http.server.ThreadingHTTPServer((address, int(port)), handler)
 context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
 context.load_cert_chain(cert, key)
-# The handshake is each connection's own business: a slow one must not hold up the next.
+# Each connection does its own handshake, so a slow one does not delay others.
 server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
 server.serve_forever()
