@@ -31,13 +31,21 @@ pub const SCENARIOS: &[Scenario] = &[
         ground: Ground::Fresh,
         run: config::by_config,
     },
-    Scenario { says: "ironstrap verifies the host key of a machine", ground: Ground::Before, run: known::host_keys },
+    Scenario {
+        says: "ironstrap verifies the host key of a machine",
+        ground: Ground::Before,
+        run: known::host_keys,
+    },
     Scenario {
         says: "passwords, passphrases and certificates work for the login",
         ground: Ground::Before,
         run: words::with_words,
     },
-    Scenario { says: "keys in hardware tokens work for the login", ground: Ground::Before, run: hardware::tokens },
+    Scenario {
+        says: "keys in hardware tokens work for the login",
+        ground: Ground::Before,
+        run: hardware::tokens,
+    },
     Scenario {
         says: "typed secrets are asked for once and shown nowhere",
         ground: Ground::Before,
@@ -53,11 +61,7 @@ pub const SCENARIOS: &[Scenario] = &[
         ground: Ground::Before,
         run: root::oddities,
     },
-    Scenario {
-        says: "limits of SSH servers are respected",
-        ground: Ground::Before,
-        run: sparing::sparing,
-    },
+    Scenario { says: "limits of SSH servers are respected", ground: Ground::Before, run: sparing::sparing },
     Scenario {
         says: "a failed login reports its cause and a hint",
         ground: Ground::Before,

@@ -37,7 +37,11 @@ pub const SCENARIOS: &[Scenario] = &[
         ground: Ground::Cluster,
         run: issued_kubeconfig,
     },
-    Scenario { says: "a merged kubeconfig reaches the cluster", ground: Ground::Cluster, run: merged_kubeconfig },
+    Scenario {
+        says: "a merged kubeconfig reaches the cluster",
+        ground: Ground::Cluster,
+        run: merged_kubeconfig,
+    },
 ];
 
 const EDIT: &str = "echo '# edited' >>/etc/containerd/config.toml";
@@ -112,7 +116,9 @@ fn interrupt(world: &World) {
     let scripts = w1.running("sh", &["-s"]);
     signal("STOP", &scripts);
     client.signal("INT");
-    client.event("it says that it stops", 10, |event| event["event"] == "stopping" && event["at_once"] == false);
+    client.event("it says that it stops", 10, |event| {
+        event["event"] == "stopping" && event["at_once"] == false
+    });
     signal("CONT", &scripts);
     let ended = client.end(60);
     let errors = ended.errors();

@@ -35,7 +35,10 @@ kubeadm init --config /root/by-hand.yaml >/root/by-hand.log 2>&1 || { tail -n 20
 fn foreign_cluster(world: &World) {
     world.lab.ssh("m1", BY_HAND);
     let theirs = fs::read(world.lab.disk("m1", "/etc/kubernetes/pki/ca.crt")).unwrap();
-    assert!(theirs != fs::read(world.dir.join("demo.trust/ca.crt")).unwrap(), "the CA is that of another cluster");
+    assert!(
+        theirs != fs::read(world.dir.join("demo.trust/ca.crt")).unwrap(),
+        "the CA is that of another cluster"
+    );
     let before = world.lab.look_at_all();
     world.apply().refused(5, "m1", &["belongs to a cluster with another PKI", "pki/ca.crt"]);
     world.plan().refused(5, "m1", &["belongs to a cluster with another PKI"]);

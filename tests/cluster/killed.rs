@@ -37,7 +37,11 @@ pub const CLIENT: &[Scenario] = &[
         ground: Ground::Before,
         run: network_and_bootstrap,
     },
-    Scenario { says: "after all these kills the next run completes the cluster", ground: Ground::Before, run: finished },
+    Scenario {
+        says: "after all these kills the next run completes the cluster",
+        ground: Ground::Before,
+        run: finished,
+    },
 ];
 
 /// A second apply of new machines. Machines lose power, and kubeadm is killed.

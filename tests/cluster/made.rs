@@ -117,7 +117,10 @@ fn no_credentials_remain(world: &World) {
             node,
             "openssl x509 -noout -checkend 86400 -in /var/lib/kubelet/pki/kubelet-client-current.pem",
         );
-        assert!(until.contains("will not expire"), "the kubelet of {node} has no long-lived certificate: {until}");
+        assert!(
+            until.contains("will not expire"),
+            "the kubelet of {node} has no long-lived certificate: {until}"
+        );
     }
 }
 

@@ -56,11 +56,7 @@ pub const SCENARIOS: &[Scenario] = &[
         ground: Ground::Cluster,
         run: replaced,
     },
-    Scenario {
-        says: "a killed unit leaves no script behind",
-        ground: Ground::Cluster,
-        run: no_script_left,
-    },
+    Scenario { says: "a killed unit leaves no script behind", ground: Ground::Cluster, run: no_script_left },
 ];
 
 /// Checks that plan and apply refuse with these words on m1, and that no machine changes.

@@ -61,7 +61,9 @@ spec:
 fn spread(world: &World, available: u32) {
     world.create("spread.yaml", &PAGES.replace("AVAILABLE", &available.to_string()));
     world.kubectl(&["rollout", "status", "deployment/spread", "--timeout=90s"]);
-    until("a pod of spread runs on w2", 10, || so(on(world, "w2").iter().any(|pod| pod.starts_with("spread-"))));
+    until("a pod of spread runs on w2", 10, || {
+        so(on(world, "w2").iter().any(|pod| pod.starts_with("spread-")))
+    });
 }
 
 fn delete_spread(world: &World) {

@@ -30,11 +30,7 @@ pub const SCENARIOS: &[Scenario] = &[
         ground: Ground::Cluster,
         run: components,
     },
-    Scenario {
-        says: "the operator's PKI is on the control plane only",
-        ground: Ground::Cluster,
-        run: pki,
-    },
+    Scenario { says: "the operator's PKI is on the control plane only", ground: Ground::Cluster, run: pki },
     Scenario { says: "openssl verifies every certificate", ground: Ground::Cluster, run: openssl },
     Scenario {
         says: "labels and taints match the inventory, and foreign ones stay",

@@ -17,11 +17,7 @@ pub const SCENARIOS: &[Scenario] = &[
         ground: Ground::Cluster,
         run: watch_repeats,
     },
-    Scenario {
-        says: "status shows drift and cordoned nodes",
-        ground: Ground::Cluster,
-        run: drift_is_shown,
-    },
+    Scenario { says: "status shows drift and cordoned nodes", ground: Ground::Cluster, run: drift_is_shown },
     Scenario {
         says: "status shows the other machines if one is off",
         ground: Ground::Cluster,
@@ -155,7 +151,10 @@ fn api_down(world: &World) {
     let (code, document) = status(world, &[]);
     world.lab.ssh("m1", &format!("mv /root/kube-apiserver.yaml {manifest}"));
     assert_eq!((code, &document["cluster"]["api"][0]["health"]), (Some(6), &json!("down")));
-    assert_eq!(document["cluster"]["etcd"][0]["healthy"], true, "the health of etcd is known without the API: {document:#}");
+    assert_eq!(
+        document["cluster"]["etcd"][0]["healthy"], true,
+        "the health of etcd is known without the API: {document:#}"
+    );
     assert!(unseen(&document, &Value::Null, "token").unwrap().contains(manifest));
     let drift = node(&document, "m1")["drift"].as_array().unwrap();
     let guessed = |it: &&Value| it["step"] == "nodes" && it["state"] != "unknown";

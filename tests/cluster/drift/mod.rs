@@ -233,7 +233,11 @@ fn one(ground: &mut Ground, kind: &Kind) {
         let options: Vec<&str> =
             ["apply", "--yes"].into_iter().chain(kind.confirm.split_whitespace()).collect();
         let mended = world.start(&options).end(PATIENCE).good();
-        assert_eq!(kind.without_consequences(mended.triples("fixed")), expected, "the apply makes exactly the planned changes");
+        assert_eq!(
+            kind.without_consequences(mended.triples("fixed")),
+            expected,
+            "the apply makes exactly the planned changes"
+        );
         for node in NODES {
             let reached = format!("nodes.announced[{node}]");
             let asked_again =
@@ -248,7 +252,10 @@ fn one(ground: &mut Ground, kind: &Kind) {
             // The first node of the inventory holds the lease against a second operator. It is also the node that answers for
             // the cluster, so it is observed again after a change of a member. The other nodes run only one script.
             let execs = mended.of_node(node, "execs").as_u64().unwrap();
-            assert!(touched || node == "m1" || asks.contains(&execs), "{node} ran more scripts than expected: {execs}");
+            assert!(
+                touched || node == "m1" || asks.contains(&execs),
+                "{node} ran more scripts than expected: {execs}"
+            );
         }
     }
     let looking = looks::begin(world);

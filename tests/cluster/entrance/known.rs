@@ -32,14 +32,8 @@ pub fn host_keys(world: &World) {
 
     stage.walk(&knowing("hashed", "a host in hashed known_hosts"));
     let three = "HostKey /root/rsa\nHostKey /root/ecdsa";
-    stage.walk(&Way {
-        sshd: three,
-        ..knowing("ecdsa", "a host with several keys and a known ECDSA key")
-    });
-    stage.walk(&Way {
-        sshd: three,
-        ..knowing("rsa", "a host with several keys and a known RSA key")
-    });
+    stage.walk(&Way { sshd: three, ..knowing("ecdsa", "a host with several keys and a known ECDSA key") });
+    stage.walk(&Way { sshd: three, ..knowing("rsa", "a host with several keys and a known RSA key") });
     stage.walk(&Way {
         gives: Refused(&["the host key of 198.18.0.13 is revoked", "DIR/revoked:", "nothing was sent"]),
         ..knowing("revoked", "a revoked host key")

@@ -21,7 +21,12 @@ pub fn sparing(world: &World) {
     let stage = Stage::new(world);
     stage.walk(&Way { says: "one session at a time", sshd: "MaxSessions 1", ..WAY });
     let config = THETA.replace("Host theta", "Host theta n??");
-    let two = Way { says: "two unauthenticated connections at a time", sshd: "MaxStartups 2", inventory: forty, ..WAY };
+    let two = Way {
+        says: "two unauthenticated connections at a time",
+        sshd: "MaxStartups 2",
+        inventory: forty,
+        ..WAY
+    };
     stage.walk(&two);
     fs::write(stage.dir.join("config"), stage.fill(&config)).unwrap();
     let (code, said, errors) = stage.check(&["n[01-40]"], &["--timeout", "30"]);

@@ -136,7 +136,10 @@ fn passphrase(stage: &Stage) {
         questions.iter().for_each(|question| terminal.types(question, typed));
         let (ended, shown) = terminal.end();
         assert_eq!(ended, Some(code), "{typed:?}: {shown}");
-        assert!(shown.contains(" echo ") && !shown.contains("-echo "), "{typed:?}: the terminal does not echo: {shown}");
+        assert!(
+            shown.contains(" echo ") && !shown.contains("-echo "),
+            "{typed:?}: the terminal does not echo: {shown}"
+        );
     }
     stage.world.lab.ssh("w2", "echo 'bob ALL=(ALL:ALL) ALL' >/etc/sudoers.d/bob");
     println!("  a typed passphrase: wrong, right and missing");
