@@ -23,12 +23,12 @@ mod sites;
 mod registries;
 
 /// One active check: its name, its question, and the function that judges the answer.
-type Trial = (&'static str, Ask, fn(&Cluster, &Node, &str) -> Vec<Finding>);
+type ActiveCheck = (&'static str, Ask, fn(&Cluster, &Node, &str) -> Vec<Finding>);
 
 /// The questions of the checks that a joining machine runs by itself, without other machines. `exists`: the cluster exists
 /// already.
 pub fn alone(cluster: &Cluster, node: &Node, exists: bool) -> Vec<Ask> {
-    trials(cluster, node, exists).into_iter().map(|(_, ask, _)| ask).collect()
+    checks(cluster, node, exists).into_iter().map(|(_, ask, _)| ask).collect()
 }
 
 /// The question for the signing key of the Kubernetes repository, as the repository shows it to a machine.
@@ -48,25 +48,25 @@ pub fn judge_key(cluster: &Cluster, node: &Node, answer: &Answer) -> Result<Keys
 
 /// Judges the answers to the questions of `alone`, in their order.
 pub fn judge_alone(cluster: &Cluster, node: &Node, answers: &[Answer]) -> Vec<Finding> {
-    let one = |((check, _, judge), answer): (Trial, &Answer)| match answer.text() {
+    let one = |((check, _, judge), answer): (ActiveCheck, &Answer)| match answer.text() {
         Ok(text) => judge(cluster, node, text.trim_end()),
         Err(why) => vec![not_checked(check, &node.name, &why)],
     };
-    trials(cluster, node, false).into_iter().zip(answers).flat_map(one).collect()
+    checks(cluster, node, false).into_iter().zip(answers).flat_map(one).collect()
 }
 
-fn trials(cluster: &Cluster, node: &Node, exists: bool) -> Vec<Trial> {
-    let mut trials: Vec<Trial> = vec![
+fn checks(cluster: &Cluster, node: &Node, exists: bool) -> Vec<ActiveCheck> {
+    let mut checks: Vec<ActiveCheck> = vec![
         ("Sources", sources::packages(cluster), sources::judge_packages),
         ("Sources", registries::registries(cluster), registries::judge_registries),
     ];
     if !cluster.endpoint.managed {
-        trials.push(("Endpoint", endpoint(cluster, exists), no_endpoint));
+        checks.push(("Endpoint", endpoint(cluster, exists), no_endpoint));
     }
     if node.is_control_plane() {
-        trials.push(("Fsync", Ask::Shell(sh!("d={etcd}\n", etcd = cluster.etcd_dir()) + FSYNC), slow));
+        checks.push(("Fsync", Ask::Shell(sh!("d={etcd}\n", etcd = cluster.etcd_dir()) + FSYNC), slow));
     }
-    trials
+    checks
 }
 
 /// A finding for a check that could not run. It is only a warning, because it says nothing against the machine.

@@ -82,7 +82,7 @@ pub enum End {
     /// `--exit-code` was given, and there is drift.
     Drift,
     /// Something is wrong, and the output of the command says so already.
-    Told(Kind),
+    Reported(Kind),
 }
 
 /// Everything that went wrong. It is printed once, at the end, in one place.

@@ -26,7 +26,7 @@ fn main() -> ExitCode {
     match end {
         Ok(End::Good) => ExitCode::SUCCESS,
         Ok(End::Drift) => ExitCode::from(1),
-        Ok(End::Told(kind)) => ExitCode::from(kind.code()),
+        Ok(End::Reported(kind)) => ExitCode::from(kind.code()),
         Err(errors) => {
             report::group::troubles(&errors).iter().for_each(|told| report::err(told));
             // If some nodes are quarantined and others converged, the exit code says that.

@@ -253,15 +253,15 @@ impl<S: Shell> Reconciler<S> {
             }
             fleet.kubelets_stale.extend(host.kubelets.keys().filter(|_| is_stale).cloned());
         }
-        let given_up = self.hosts.iter().filter(|host| host.quarantined.is_some());
+        let quarantined = self.hosts.iter().filter(|host| host.quarantined.is_some());
         fleet.shown_keys.clone_from(&self.shown);
         fleet.package_key = keys::agreed(&self.cluster, &self.seen_keys());
-        fleet.quarantined = given_up.map(|host| host.node.name.clone()).collect();
+        fleet.quarantined = quarantined.map(|host| host.node.name.clone()).collect();
         let speaks = self.api_host_of(&fleet);
-        let unmended = self.hosts.iter().enumerate().filter(|(i, host)| {
+        let pending = self.hosts.iter().enumerate().filter(|(i, host)| {
             speaks != Some(*i) && host.progress.pending > 0 && host.quarantined.is_none() && !host.excluded
         });
-        fleet.pending = unmended.map(|(_, host)| host.node.name.clone()).collect();
+        fleet.pending = pending.map(|(_, host)| host.node.name.clone()).collect();
         fleet
     }
 

@@ -290,7 +290,7 @@ impl Ssh {
                     return Ok(output);
                 }
                 Err(ExecError::NotBegun(said)) => said,
-                Err(cut) => return Err(self.given_up(cut, &connection, &user, &escalation).await),
+                Err(cut) => return Err(self.explain_failure(cut, &connection, &user, &escalation).await),
             };
             match self.other_means(&escalation, &said, &connection, &mut candidate).await? {
                 Some(other) => known = Some(other),
@@ -300,7 +300,7 @@ impl Ssh {
     }
 
     /// Makes the error of a failed script. Drops a lost connection, and closes one with too much output or without end.
-    async fn given_up(
+    async fn explain_failure(
         &self,
         cut: ExecError,
         connection: &Arc<Connection>,

@@ -76,9 +76,9 @@ pub struct Status {
 
 impl Status {
     /// Removes these nodes from the status. Their answers about the cluster stay.
-    pub fn leave_out(&mut self, spared: impl Fn(&str) -> bool) {
-        self.nodes.retain(|node| !spared(&node.name));
-        self.unseen.retain(|unseen| unseen.node.as_deref().is_none_or(|name| !spared(name)));
+    pub fn leave_out(&mut self, is_excluded: impl Fn(&str) -> bool) {
+        self.nodes.retain(|node| !is_excluded(&node.name));
+        self.unseen.retain(|unseen| unseen.node.as_deref().is_none_or(|name| !is_excluded(name)));
     }
 }
 
@@ -250,13 +250,13 @@ pub fn status(
     errors: Vec<Error>,
     now: OffsetDateTime,
 ) -> Status {
-    let voice = whole::ApiView::new(cluster, told, speaks);
+    let view = whole::ApiView::new(cluster, told, speaks);
     let said = told.iter().map(|told| read::said(cluster, told, Topic::Packets));
     let said: Vec<String> = said.filter_map(|said| said.is().cloned()).collect();
     let at_ends: BTreeSet<&str> = said.iter().flat_map(|said| tunnels::answered(said)).collect();
-    let node = |(i, told)| node(cluster, told, &voice.of_node(i), &at_ends, now);
+    let node = |(i, told)| node(cluster, told, &view.of_node(i), &at_ends, now);
     let nodes: Vec<NodeStatus> = told.iter().enumerate().map(node).collect();
-    let cluster = voice.whole(&nodes, now);
+    let cluster = view.whole(&nodes, now);
     let changes = told.iter().map(|told| told.changes.len()).sum();
     let mut unseen = cluster.unseen();
     unseen.extend(nodes.iter().zip(told).flat_map(|(node, told)| node.unseen(told)));

@@ -24,12 +24,12 @@ OWNER='
 covers() {
   covers_said=$(kubectl -n "$1" get daemonset "$2" --request-timeout=5s -o 'jsonpath={.status.desiredNumberScheduled}/{.status.updatedNumberScheduled}/{.status.numberAvailable}/{.metadata.generation}/{.status.observedGeneration}') || return 1
   # In this output, a field that is 0 is empty.
-  covers_lacks=$(printf '%s\n' "$covers_said" | awk -F / -v strangers="$3" -v least="$4" -v nodes="$5" '
+  covers_lacks=$(printf '%s\n' "$covers_said" | awk -F / -v unmanaged="$3" -v least="$4" -v nodes="$5" '
     $5 + 0 < $4 + 0 { print "its controller has not seen the last change yet"; exit }
     $1 + 0 < least { print "selects only " $1 + 0 " of " least " nodes"; exit }
     {
       up = $2 + 0 < $3 + 0 ? $2 + 0 : $3 + 0
-      wanted = $1 - strangers < nodes + 0 ? $1 - strangers : nodes
+      wanted = $1 - unmanaged < nodes + 0 ? $1 - unmanaged : nodes
       if (up < wanted) print up " of " wanted " available"
     }') || return 1
   [ -z "$covers_lacks" ] || { echo "$2: $covers_lacks" >&2; return 1; }

@@ -191,6 +191,60 @@ fn texts_are_free_of_banned_words() {
     assert_eq!(wrong, Vec::<String>::new());
 }
 
+/// Names that the code no longer uses. docs/glossary.md has the terms that replaced them.
+const RETIRED: [&str; 39] = [
+    "BroughtAbout",
+    "ClusterTrust",
+    "Ear",
+    "Fleetwork",
+    "HOPELESS",
+    "Lent",
+    "Misfit",
+    "Newcomer",
+    "OfNode",
+    "Parting",
+    "SCREENFUL",
+    "SeedFirst",
+    "Survey",
+    "Told",
+    "Trial",
+    "Visit",
+    "Voice",
+    "Witness",
+    "before_answer",
+    "before_file",
+    "blamed",
+    "given_up",
+    "half_joined",
+    "hopeful",
+    "hopeless",
+    "is_calm",
+    "lends_in",
+    "lets_in",
+    "look_back",
+    "misfits",
+    "objections",
+    "patiently",
+    "spared",
+    "take_first",
+    "unlease",
+    "unmended",
+    "unpackage",
+    "untried",
+    "vanish",
+];
+
+#[test]
+fn retired_names_do_not_come_back() {
+    let retired = regex::Regex::new(&format!(r"\b({})\b", RETIRED.join("|"))).unwrap();
+    let mut wrong = Vec::new();
+    for (path, text) in texts(&["src", "templates"]) {
+        let lines = text.lines().enumerate().filter(|(_, line)| retired.is_match(line));
+        wrong.extend(lines.map(|(at, line)| format!("{}:{}: {line}", path.display(), at + 1)));
+    }
+    assert_eq!(wrong, Vec::<String>::new());
+}
+
 #[test]
 fn all_scripts_begin_with_the_prelude() {
     let begins: Vec<PathBuf> = sources()

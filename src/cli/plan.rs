@@ -24,8 +24,8 @@ pub(super) struct Plan {
 }
 
 /// A node, and the changes there.
-type OfNode = (String, Vec<Change>);
-pub(super) type Changes = [OfNode];
+type NodeChanges = (String, Vec<Change>);
+pub(super) type Changes = [NodeChanges];
 
 pub(super) async fn plan(args: &Plan) -> Outcome {
     show(&args.fleet, &args.limit, args.exit_code).await
@@ -69,7 +69,7 @@ pub(super) async fn show(args: &FleetArgs, limit: &Limit, exit_code: bool) -> Ou
 }
 
 /// Returns what prevents changes to machines, and the plan.
-pub(super) fn surveyed(session: &mut Session) -> Result<(PreflightReport, Vec<OfNode>)> {
+pub(super) fn surveyed(session: &mut Session) -> Result<(PreflightReport, Vec<NodeChanges>)> {
     let path = session.store.path().display().to_string();
     let preflight = session.reconciler.preflight((&path, session.pki_exists));
     let mut plan = session.reconciler.plan()?;
@@ -155,7 +155,7 @@ fn summary(
     let differ = if changes == 1 { "a difference" } else { "differences" };
     let names: BTreeSet<&str> = session.about().map(|host| host.node.name.as_str()).collect();
     // With --limit, ironstrap may ask an excluded machine about the whole cluster.
-    let (drifted, others): (Vec<&OfNode>, Vec<&OfNode>) = plan
+    let (drifted, others): (Vec<&NodeChanges>, Vec<&NodeChanges>) = plan
         .iter()
         .filter(|(_, changes)| !changes.is_empty())
         .partition(|(node, _)| names.contains(node.as_str()));
@@ -182,7 +182,7 @@ fn would(plan: &Changes, apply: &str) -> String {
 }
 
 fn tallies(reconciler: &Reconciler<Ssh>, plan: &Changes) -> BTreeMap<String, Tally> {
-    let tally = |(host, (_, changes)): (&Host<Ssh>, &OfNode)| {
+    let tally = |(host, (_, changes)): (&Host<Ssh>, &NodeChanges)| {
         let state = match (host.quarantined.is_some(), changes.is_empty()) {
             _ if host.excluded && changes.is_empty() => NodeState::Skipped,
             (true, _) => NodeState::Quarantined,

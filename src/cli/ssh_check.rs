@@ -38,10 +38,10 @@ pub(super) async fn ssh_check(args: &SshCheck) -> Outcome {
     let chosen = inventory::select(&cluster, &args.nodes).map_err(one)?;
     let client = Arc::new(args.ssh_args.client());
     let nodes = cluster.nodes.iter().filter(|node| chosen.is_empty() || chosen.contains(&node.name));
-    let (mut going, mut interrupts) = (JoinSet::new(), interrupts().map_err(one)?);
+    let (mut tasks, mut interrupts) = (JoinSet::new(), interrupts().map_err(one)?);
     for (i, node) in nodes.enumerate() {
         let (name, ssh) = (node.name.clone(), Ssh::new(node, &client));
-        going.spawn(async move {
+        tasks.spawn(async move {
             let route = ssh.route_report().await;
             ssh.close().await;
             (i, (name, route))
@@ -51,7 +51,7 @@ pub(super) async fn ssh_check(args: &SshCheck) -> Outcome {
     loop {
         tokio::select! {
             error = interrupted(&mut interrupts) => return Err(one(error)),
-            done = going.join_next() => match done {
+            done = tasks.join_next() => match done {
                 Some(Ok(done)) => found.push(done),
                 Some(Err(_)) => {}
                 None => break,

@@ -74,7 +74,7 @@ async fn look(args: &Status) -> std::result::Result<(status::Status, End), Error
     let unseen = (!status.unseen.is_empty()).then_some(Kind::Unknown);
     let kind = status.errors.last().map(|error| error.kind).or(unknown).or(unseen);
     let end = match kind {
-        Some(kind) => End::Told(kind),
+        Some(kind) => End::Reported(kind),
         None if args.exit_code && status.changes > 0 => End::Drift,
         None => End::Good,
     };

@@ -108,10 +108,10 @@ impl<S: Shell> Reconciler<S> {
                 }
                 let host = &self.hosts[i];
                 let (pressing, disrupts) = (host.pending, !host.progress.disrupts.is_empty());
-                let given_up = self.failed_wants.len();
+                let failed = self.failed_wants.len();
                 self.next(i, &round, working)?;
                 let host = &self.hosts[i];
-                again |= host.quarantined.is_some() || self.failed_wants.len() > given_up;
+                again |= host.quarantined.is_some() || self.failed_wants.len() > failed;
                 again |= pressing > 0 && host.pending == 0 || disrupts && host.progress.disrupts.is_empty();
             }
         }

@@ -46,12 +46,12 @@ impl<S: Shell> Reconciler<S> {
             Some(stage) => (name(host), format!(" ({})", self.stages[stage].name)),
             None => plain(host),
         });
-        let calm = || self.hosts.iter().filter(told).filter(|host| host.quarantined.is_none());
-        let left = calm().filter(|host| host.pending > 0);
+        let healthy = || self.hosts.iter().filter(told).filter(|host| host.quarantined.is_none());
+        let left = healthy().filter(|host| host.pending > 0);
         let left = left.map(|host| (name(host), format!(" ({})", count(host.pending, "change"))));
         let unseen = self.hosts.iter().filter(|host| host.progress.stale && !host.progress.busy);
         let lines: [(&str, Vec<(&str, String)>); 4] = [
-            ("done", calm().filter(|host| host.pending == 0).map(plain).collect()),
+            ("done", healthy().filter(|host| host.pending == 0).map(plain).collect()),
             ("remaining", left.collect()),
             ("not checked since the last change", unseen.map(plain).collect()),
             ("may continue without ironstrap", running.collect()),

@@ -68,15 +68,15 @@ impl<S: Shell> Reconciler<S> {
     /// time. Without this check, a run would judge many machines again that need no change.
     pub(super) fn is_known_clean(&self, i: usize, fleet: &Fleet) -> bool {
         let host = &self.hosts[i];
-        let same = |calm: &Fleet| *calm == fleet.own(&host.node.name);
+        let same = |clean: &Fleet| *clean == fleet.own(&host.node.name);
         host.progress.clean_for.as_ref().is_some_and(same) && self.api_host_of(fleet) != Some(i)
     }
 
     /// Records whether a machine that was just judged is clean, which means that it needs no change. The API host never
     /// counts as clean, because much changes in the cluster as a whole.
     pub(super) fn keep_whether_clean(&mut self, i: usize, fleet: &Fleet, stages: &[Vec<Change>]) {
-        let calm = stages.iter().all(Vec::is_empty) && self.api_host_of(fleet) != Some(i);
-        self.hosts[i].progress.clean_for = calm.then(|| fleet.own(&self.hosts[i].node.name));
+        let clean = stages.iter().all(Vec::is_empty) && self.api_host_of(fleet) != Some(i);
+        self.hosts[i].progress.clean_for = clean.then(|| fleet.own(&self.hosts[i].node.name));
     }
 
     /// Applies `read` to the wants and answers of a node, and returns its results by stage. Stages for the whole cluster

@@ -242,8 +242,8 @@ fn coloured(lines: Vec<String>, rows: &[Row]) -> Vec<String> {
     let head = lines.next().map(|head| bright(head).bold().to_string());
     let row = |(line, row): (String, &Row)| {
         let (line, node) = (bright(line), row[0]);
-        let calm = node.drift.is().is_some_and(|drift| drifted(drift).next().is_none());
-        match (node.reachable && node.ready != Seen::Is(false), calm && node.ready.why().is_none()) {
+        let clean = node.drift.is().is_some_and(|drift| drifted(drift).next().is_none());
+        match (node.reachable && node.ready != Seen::Is(false), clean && node.ready.why().is_none()) {
             (false, _) => line.red().to_string(),
             (true, false) => line.yellow().to_string(),
             (true, true) => line.force_styling(false).to_string(),

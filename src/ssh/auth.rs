@@ -14,7 +14,7 @@ use russh::keys::{Algorithm, Certificate, HashAlg, PrivateKey, PrivateKeyWithHas
 use tokio::time::timeout;
 
 use super::deadline::PausableTimeout;
-use super::host_key::{HostKeyVerifier, NO_UTF8, Parting, last_words, rsa_bits};
+use super::host_key::{DisconnectMessage, HostKeyVerifier, NO_UTF8, last_words, rsa_bits};
 use super::keys::{Key, KeyFile};
 use super::route::{Keys, Route, allows};
 use super::{Client, GOODBYE};
@@ -51,7 +51,7 @@ pub(super) struct Login<'a> {
     /// The owner of the password in a question.
     pub whose: &'a str,
     pub deadline: &'a PausableTimeout,
-    pub parting: &'a Parting,
+    pub parting: &'a DisconnectMessage,
     pub seen: Seen,
 }
 

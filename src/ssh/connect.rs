@@ -17,7 +17,7 @@ use super::deadline::PausableTimeout;
 use super::dial::{Hop, Program, Stage, dial};
 use super::escalation::Escalation;
 use super::greeting::Heard;
-use super::host_key::{HostKeyVerifier, Parting, Shown, Trouble, last_words};
+use super::host_key::{DisconnectMessage, HostKeyVerifier, Shown, Trouble, last_words};
 use super::offer::{self, Certificates};
 use super::route::{Route, Via};
 use super::{Client, KEEPALIVE, KEEPALIVES_UNANSWERED, SCRIPTS_AT_ONCE, STUCK_WRITE};
@@ -48,7 +48,7 @@ pub(super) struct Connection {
     /// How long each part of connecting took, in order.
     pub took: Vec<(&'static str, Duration)>,
     slots: Arc<Semaphore>,
-    parting: Parting,
+    parting: DisconnectMessage,
     /// The connection to the jump host. It must not end before this one.
     _via: Option<Arc<Connection>>,
     _program: Option<Program>,
@@ -118,7 +118,7 @@ async fn attempt(
     let known =
         KnownHosts::load(&route.known, &route.known_to_all, home, Some(&known_hosts::name(host, port)))?;
     let known = known.revoking(&route.narrow.revoked, home)?.hashing(route.hashed);
-    let (parting, shown) = (Parting::default(), Shown::default());
+    let (parting, shown) = (DisconnectMessage::default(), Shown::default());
     let verifier = HostKeyVerifier {
         name: name.to_string(),
         route: route.clone(),
@@ -220,7 +220,7 @@ fn jitter() -> f64 {
 async fn no_greeting(
     request: &ConnectRequest<'_>,
     error: &russh::Error,
-    parting: &Parting,
+    parting: &DisconnectMessage,
     program: Option<Program>,
 ) -> Error {
     let (address, by_hand) = (request.route.address(), request.route.by_hand());

@@ -16,9 +16,9 @@ use crate::known_hosts::{self, KnownHosts, Sighting, Verdict};
 pub(super) type Shown = Arc<Mutex<Option<String>>>;
 
 /// The reason why the other side, or the protocol, ended the connection. russh passes it only to its `Handler`.
-pub(super) type Parting = Arc<Mutex<Option<String>>>;
+pub(super) type DisconnectMessage = Arc<Mutex<Option<String>>>;
 
-pub(super) fn last_words(parting: &Parting) -> Option<String> {
+pub(super) fn last_words(parting: &DisconnectMessage) -> Option<String> {
     parting.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
@@ -33,7 +33,7 @@ pub(super) struct HostKeyVerifier {
     pub route: Arc<Route>,
     pub known: Arc<KnownHosts>,
     pub accept_new: bool,
-    pub parting: Parting,
+    pub parting: DisconnectMessage,
     pub shown: Shown,
 }
 

@@ -32,13 +32,13 @@ pub(super) struct ApiNode {
 
 impl<'a> ApiView<'a> {
     pub(super) fn new(cluster: &'a Cluster, told: &'a [NodeEvidence<'a>], speaks: Option<usize>) -> Self {
-        let mut voice =
+        let mut view =
             ApiView { cluster, told, speaker: speaks.and_then(|i| told.get(i)), requests: Seen::Nothing };
-        voice.requests = voice.said(Topic::Pods).then(|text| match by_node(&text) {
+        view.requests = view.said(Topic::Pods).then(|text| match by_node(&text) {
             Ok(requests) => Seen::Is(requests),
             Err(why) => Seen::Unknown(why),
         });
-        voice
+        view
     }
 
     /// Returns what the API host says about a topic. If its API server does not answer, the result is unknown: an object that

@@ -147,9 +147,9 @@ fn unreachable(
 ) -> Vec<Finding> {
     let mut groups: BTreeMap<(&str, bool), Ports> = BTreeMap::new();
     for (probe, how) in failed {
-        let (blamed, outbound) = culprit(probe, came, joining);
+        let (at_fault, outbound) = culprit(probe, came, joining);
         let other = if outbound { &probe.to } else { &probe.from };
-        let ports = groups.entry((blamed, outbound)).or_default();
+        let ports = groups.entry((at_fault, outbound)).or_default();
         ports.entry((probe.port, probe.udp)).or_default().entry(how).or_default().push(other);
     }
     let finding = |((node, outbound), ports): ((&str, bool), Ports)| {

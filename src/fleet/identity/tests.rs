@@ -140,7 +140,7 @@ fn a_worker_that_claims_anothers_host_key_is_blamed() {
     let other = &cluster.nodes.iter().rfind(|node| node.name != *liar).unwrap().name;
     let key = format!("ssh-ed25519 {other}");
     // The kind of key by which ironstrap reached the liar, whether the liar is a member, and which machine is to blame.
-    for (kind, joined, blamed) in [
+    for (kind, joined, at_fault) in [
         ("ssh-ed25519", true, liar),
         ("ssh-ed25519", false, liar),
         ("ssh-rsa", true, other),
@@ -156,8 +156,8 @@ fn a_worker_that_claims_anothers_host_key_is_blamed() {
             }
         });
         let told: Vec<_> = found.iter().map(|(check, node, _)| (*check, node)).collect();
-        assert_eq!(told, [("HostKey", blamed)], "{kind} {joined}: {found:?}");
-        assert!(found[0].2.contains(if blamed == liar { other.as_str() } else { liar }), "{found:?}");
+        assert_eq!(told, [("HostKey", at_fault)], "{kind} {joined}: {found:?}");
+        assert!(found[0].2.contains(if at_fault == liar { other.as_str() } else { liar }), "{found:?}");
     }
     // ironstrap believes the claim of a control plane.
     let plane = &planes(true).next().unwrap().name;
