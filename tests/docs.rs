@@ -78,3 +78,98 @@ fn the_pages_of_the_commands_are_up_to_date() {
     }
     is_page("docs/cli/README.md", &index);
 }
+
+/// Each command line of this program in the code blocks of README and docs, with its page.
+fn command_lines(program: &str) -> Vec<(String, Vec<String>)> {
+    let mut pages: Vec<_> = fs::read_dir("docs").unwrap().map(|entry| entry.unwrap().path()).collect();
+    pages.retain(|path| path.extension().is_some_and(|extension| extension == "md"));
+    pages.push("README.md".into());
+    let mut found = Vec::new();
+    for page in pages {
+        let text = fs::read_to_string(&page).unwrap();
+        for block in text.split("```").skip(1).step_by(2) {
+            // A block with prompts also shows what the commands print.
+            let has_prompts = block.lines().any(|line| line.starts_with("$ "));
+            for line in block.lines() {
+                let line = if has_prompts { line.strip_prefix("$ ") } else { Some(line) };
+                if let Some(line) = line.filter(|line| line.split(' ').next() == Some(program)) {
+                    found.push((page.display().to_string(), arguments(line)));
+                }
+            }
+        }
+    }
+    found
+}
+
+/// The arguments of a command line, without its comment and its redirections.
+fn arguments(line: &str) -> Vec<String> {
+    let line = line.split(" #").next().unwrap();
+    let words = line.split_whitespace().skip(1);
+    words
+        .take_while(|word| !word.starts_with(['>', '<', '|', '&']))
+        .map(|word| word.trim_matches('\'').to_string())
+        .collect()
+}
+
+#[test]
+fn the_program_accepts_each_command_line_of_the_pages() {
+    let lines = command_lines("ironstrap");
+    assert!(lines.len() > 40, "only {} command lines", lines.len());
+    for (page, args) in lines {
+        let mut command = Command::cargo_bin("ironstrap").unwrap();
+        // `help` prints what `--help` prints, and takes no option.
+        let help = if args[0] == "help" { None } else { Some("--help") };
+        let output = command.args(&args).args(help).output().unwrap();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{page}: ironstrap {}: {error}", args.join(" "));
+    }
+}
+
+/// A test runs the command with the option if both stand as literals in the same file of the tests.
+#[test]
+fn tests_run_each_command_and_option_of_the_pages() {
+    let mut texts = Vec::new();
+    let mut folders = vec![std::path::PathBuf::from("tests")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => folders.push(path),
+                false if path.ends_with("docs.rs") => {}
+                false => texts.extend(fs::read_to_string(&path)),
+            }
+        }
+    }
+    let mut untested = Vec::new();
+    for (page, args) in command_lines("ironstrap") {
+        let Some(command) = args.first().filter(|word| !word.starts_with('-')) else { continue };
+        let has = |text: &str, word: &str| {
+            text.contains(&format!("\"{word}\"")) || text.contains(&format!("{word} "))
+        };
+        let runs = |word: &str| texts.iter().any(|text| has(text, command) && has(text, word));
+        let options =
+            args.iter().filter(|word| word.starts_with("--")).map(|word| word.split('=').next().unwrap());
+        for word in std::iter::once(command.as_str()).chain(options) {
+            if !runs(word) {
+                untested.push(format!("{page}: {command} {word}"));
+            }
+        }
+    }
+    assert_eq!(untested, Vec::<String>::new());
+}
+
+#[test]
+fn the_makefile_has_each_target_of_the_pages() {
+    let makefile = fs::read_to_string("Makefile").unwrap();
+    let lines = command_lines("make");
+    assert!(lines.len() > 5, "only {} command lines", lines.len());
+    for (page, args) in lines {
+        for target in args.iter().filter(|word| !word.contains('=')) {
+            let is_there = makefile.lines().any(|line| {
+                let (targets, _) = line.split_once(':').unwrap_or_default();
+                targets.split_whitespace().any(|known| known == target)
+            });
+            assert!(is_there || target == "test-NAME", "{page}: make {target}");
+        }
+    }
+}
