@@ -6,13 +6,14 @@ use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use similar::TextDiff;
 
 use crate::fleet::Blocked;
 use crate::pki::Credential;
 use crate::shell::Sh;
 use crate::step::{
-    Answer, Ask, Confirmation, Edit, Expect, Fix, Id, Names, Step, Undo, Verdict, Want, narrowed,
+    Answer, Ask, Confirmation, Edit, Expect, Fix, Id, Names, Object, Step, Undo, Verdict, Want, narrowed,
 };
 
 /// The name of a want in JSON: `id` is for programs, `that` is for people.
@@ -69,8 +70,8 @@ pub struct Change {
     pub invalidates: bool,
     /// Which nodes at fault the fix names, if it fails.
     pub names: Names,
-    /// Whether the answer came from the API server, and not from the machine alone.
-    pub about_api: bool,
+    /// Whether it was judged by objects of the cluster, for the cluster as a whole.
+    pub of_cluster: bool,
     pub state: State,
 }
 
@@ -213,7 +214,7 @@ fn blank(step: &Step, want: &Want, answer: &Answer, state: State) -> Change {
         about: want.subjects.clone(),
         invalidates: want.invalidates,
         names: want.names,
-        about_api: want.ask.is_about_api(),
+        of_cluster: false,
         state,
     }
 }
@@ -292,12 +293,19 @@ fn judge(want: &Want, answer: &Answer) -> Verdict {
         (Expect::Judged(judge), Answer::Said(text)) => judge(&one_break_less(text)),
         (Expect::JudgedPresence(judge), Answer::Said(text)) => judge(Some(&one_break_less(text))),
         (Expect::JudgedPresence(judge), Answer::Absent) => judge(None),
-        (Expect::JudgedObjects(judge), answer) => match answer.objects() {
+        (Expect::JudgedObjects(judge), answer) => match objects(want, answer) {
             Ok(objects) => judge(&objects),
             Err(why) => Verdict::Unknown(why),
         },
         _ => Verdict::Unknown(format!("the answer has an unexpected form: {answer}")),
     }
+}
+
+/// Returns the objects of an answer. The error names the object that cannot be read.
+fn objects(want: &Want, answer: &Answer) -> Result<Vec<Option<Value>>, String> {
+    let Ask::Objects(asked) = &want.ask else { return answer.objects() };
+    let one = |(at, object): (usize, &Object)| answer.object(at).map_err(|why| format!("{object}: {why}"));
+    asked.iter().enumerate().map(one).collect()
 }
 
 /// Judges a file by what the edit makes of it.

@@ -272,7 +272,7 @@ fn node(
 ) -> NodeStatus {
     let about = |topic| read::said(cluster, told, topic);
     let drift = |change: &Change| {
-        let unheard = said.ready.why().filter(|_| change.about_api);
+        let unheard = said.ready.why().filter(|_| change.of_cluster);
         let state = if unheard.is_some() { "unknown" } else { change.state.word() };
         Drift { of: change.name(), state }
     };
@@ -326,7 +326,7 @@ impl NodeStatus {
         let wants = told.changes.iter().map(|change| match &change.state {
             State::Unknown { why, .. } => ("drift", Some(why.as_str())),
             // What was judged by objects of the cluster means nothing while no API server shows any.
-            _ => ("drift", self.ready.why().filter(|_| change.about_api)),
+            _ => ("drift", self.ready.why().filter(|_| change.of_cluster)),
         });
         let machine = read::machine(told);
         let own: Vec<_> = match machine.why() {

@@ -189,7 +189,7 @@ fn change(step: &'static str, that: &str, state: State) -> Change {
         about: vec![],
         invalidates: false,
         names: Default::default(),
-        about_api: step == "nodes",
+        of_cluster: step == "nodes",
         state,
     }
 }

@@ -80,7 +80,7 @@ mod tests {
             about: vec![],
             invalidates: false,
             names: Default::default(),
-            about_api: false,
+            of_cluster: false,
             state: State::Ready,
         }
     }

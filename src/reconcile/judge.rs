@@ -55,11 +55,14 @@ impl<S: Shell> Reconciler<S> {
         }
         let mut touched = BTreeSet::new();
         let mut stages = self.read_in(i, fleet, |judged| plan::changes(judged, &mut touched))?;
-        for change in stages.iter_mut().flatten() {
-            if matches!(&change.state, State::Unconfirmed(open) if self.confirmed.contains(open)) {
-                change.state = State::Ready;
+        for (stage, changes) in self.stages.iter().zip(&mut stages) {
+            for change in changes {
+                change.of_cluster = stage.via == Via::Api;
+                if matches!(&change.state, State::Unconfirmed(open) if self.confirmed.contains(open)) {
+                    change.state = State::Ready;
+                }
+                self.waits_for_repair(change);
             }
-            self.waits_for_repair(change);
         }
         Ok(stages)
     }

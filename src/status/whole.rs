@@ -58,7 +58,8 @@ impl<'a> ApiView<'a> {
             }
             Seen::Is(_) => match read::answer(self.cluster, speaker, topic) {
                 Seen::Unknown(why) => named(&why),
-                other => other,
+                Seen::Nothing => named("its API server was removed in the meantime"),
+                answer => answer,
             },
         }
     }
@@ -91,9 +92,9 @@ impl<'a> ApiView<'a> {
 
     /// Returns the i-th object of a topic, or `Null` if it does not exist.
     fn object(&self, topic: Topic, i: usize) -> Seen<Value> {
-        self.objects(topic).then(|objects| match objects.into_iter().nth(i) {
-            Some(object) => Seen::Is(object.unwrap_or(Value::Null)),
-            None => Seen::Unknown("an object is missing from the answer".into()),
+        self.says(topic).then(|answer| match answer.object(i) {
+            Ok(object) => Seen::Is(object.unwrap_or(Value::Null)),
+            Err(why) => Seen::Unknown(why),
         })
     }
 

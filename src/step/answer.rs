@@ -51,14 +51,18 @@ impl Answer {
 
     /// The objects of the answer. The error says why there are none.
     pub fn objects(&self) -> Result<Vec<Option<Value>>, String> {
-        let parsed = |object: &Option<Arc<str>>| object.as_deref().map(serde_json::from_str).transpose();
         match self {
-            Answer::Objects(objects) => {
-                let objects: serde_json::Result<Vec<Option<Value>>> = objects.iter().map(parsed).collect();
-                objects.map_err(|error| format!("an object is not valid JSON: {error}"))
-            }
+            Answer::Objects(objects) => (0..objects.len()).map(|at| self.object(at)).collect(),
             other => Err(other.no("objects")),
         }
+    }
+
+    /// The object at this place of the ask, without a look at the others. `None`: it does not exist.
+    pub fn object(&self, at: usize) -> Result<Option<Value>, String> {
+        let Answer::Objects(objects) = self else { return Err(self.no("objects")) };
+        let object = objects.get(at).ok_or("an object is missing from the answer")?;
+        let parsed = object.as_deref().map(serde_json::from_str).transpose();
+        parsed.map_err(|error| format!("the object is not valid JSON: {error}"))
     }
 
     fn no(&self, form: &str) -> String {

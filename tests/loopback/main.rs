@@ -80,6 +80,19 @@ async fn an_apply_changes_what_the_plan_says() {
 }
 
 #[tokio::test]
+async fn only_changes_of_the_cluster_are_marked_so() {
+    let fleet = Fleet::of(&["m1", "w1"]).await;
+    let (work, _) = fleet.look().await;
+    let plan = work.plan().unwrap();
+    for change in plan.iter().flat_map(|(_, changes)| changes) {
+        assert_eq!(change.of_cluster, change.step == "label", "{}", change.that);
+    }
+    assert!(
+        plan[0].1.iter().any(|change| change.of_cluster) && plan[0].1.iter().any(|change| !change.of_cluster)
+    );
+}
+
+#[tokio::test]
 async fn a_plan_includes_restarts_that_a_change_causes() {
     let fleet = Fleet::settled(&["m1"]).await;
     fleet.machine("m1").write("etc/toy/greeting", "goodbye\n");
