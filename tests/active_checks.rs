@@ -147,7 +147,7 @@ async fn findings_of_two(odd: &[(&str, &str)], kubernetes: &str, web: u16) -> (S
     let mut lines: Vec<String> = errors.iter().map(report::trouble).collect();
     lines.retain(|line| ours.iter().any(|name| line.contains(name)));
     let notes = work.notes().unwrap().into_iter().map(|(node, _, words)| format!("{node}  {words}"));
-    lines.extend(notes.filter(|words| words.contains("tried")));
+    lines.extend(notes.filter(|words| words.contains("could not run")));
     let left: Vec<_> =
         std::fs::read_dir(root.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left, ["key.asc"]);

@@ -90,14 +90,14 @@ impl Root {
     }
 }
 
-fn want(that: &str) -> Want {
-    want_of(&lab(), 0, that)
+fn want(id: &str) -> Want {
+    want_of(&lab(), 0, id)
 }
 
-fn want_of(cluster: &Cluster, node: usize, that: &str) -> Want {
+fn want_of(cluster: &Cluster, node: usize, id: &str) -> Want {
     let (pki, about) = (pki(cluster), (&Machine::default(), &Fleet::default()));
     let wants = wants((cluster, &cluster.nodes[node]), &pki, about, OffsetDateTime::now_utc());
-    wants.into_iter().map(|(.., want)| want).find(|want| want.that == that).unwrap()
+    wants.into_iter().map(|(.., want)| want).find(|want| want.id.to_string() == id).unwrap()
 }
 
 #[test]
@@ -109,7 +109,7 @@ fn only_lines_that_override_our_sysctls_are_disabled() {
         ("run/sysctl.d/99-zzz.conf", "net.ipv4.ip_forward = 0\n"),
         ("run/sysctl.d/99-zzzz.conf", "net.ipv4.ip_forward = 2\n"),
     ];
-    let want = want("no file overrides ironstrap's sysctls at boot");
+    let want = want("kernel.sysctl-overrides");
     let Fix::Run(fix) = &want.fix else { panic!("{:?}", want.fix) };
     let lib = fs::read_to_string("templates/lib.sh").unwrap();
     for shell in shells() {
@@ -151,7 +151,7 @@ fn protect_kernel_defaults_guards_more_sysctls() {
 
 #[test]
 fn a_file_may_raise_but_not_lower_inotify_limits() {
-    let want = want("no file lowers the inotify limits at boot");
+    let want = want("kernel.inotify-overrides");
     let files = [
         ("etc/sysctl.d/10-more.conf", "fs.inotify.max_user_instances = 65536\n"),
         (
@@ -164,7 +164,7 @@ fn a_file_may_raise_but_not_lower_inotify_limits() {
         let found = "/etc/sysctl.d/20-less.conf: fs.inotify.max_user_instances = 512\n";
         assert_eq!(Root::with(&files).answer(shell, &want.ask), Answer::Said(found.into()), "{shell}");
     }
-    let want = self::want("fs.inotify.max_user_instances is 8192 or more");
+    let want = self::want("kernel.sysctl[fs.inotify.max_user_instances]");
     for (value, holds) in
         [("8192\n", true), ("65536\n", true), ("128\n", false), ("absent\n", false), ("", false)]
     {
@@ -211,7 +211,7 @@ fn a_kubeconfig_is_reported_without_its_secrets() {
 
 #[test]
 fn foreign_manifests_are_reported_with_their_pods() {
-    let want = want("no other manifest defines a pod of kubeadm's manifests");
+    let want = want("member.static-pods");
     let own = "apiVersion: v1\nkind: Pod\nmetadata:\n  labels:\n    name: other\n  name: kube-scheduler\nspec:\n  name: x\n";
     let json = r#"{"kind": "Pod", "metadata": {"labels": {"name": "x"}, "name": "etcd"}}"#;
     let files = [
@@ -363,7 +363,7 @@ fn etcd_in_another_folder_still_marks_a_control_plane() {
         ("bin/findmnt", "#!/bin/sh\nfor x; do :; done\necho \"$x ext4 rw\"\n"),
         ("bin/stat", "#!/bin/sh\necho 512 4096 70 90\n"),
     );
-    let disk = want_of(&cluster, 0, "there is enough disk space where Kubernetes writes");
+    let disk = want_of(&cluster, 0, "preflight.disk");
     let Answer::Said(text) = Root::with(&[findmnt, stat, ("var/lib/x", "")]).answer(shells()[0], &disk.ask)
     else {
         panic!()
@@ -417,27 +417,27 @@ const USED: &[(&str, &str)] = &[
 #[test]
 fn leftovers_are_found_except_on_members() {
     let asked = [
-        ("the folder for etcd's data is empty", "member\n.hidden\n"),
-        ("no static pods exist yet", "etcd.yaml\n"),
-        ("no other network plugin is configured", "05-cilium.conflist\n"),
-        ("no interface of an earlier pod network is left", "cali0f1e2d\n"),
+        ("preflight.etcd-data", "member\n.hidden\n"),
+        ("preflight.static-pods", "etcd.yaml\n"),
+        ("preflight.cni", "05-cilium.conflist\n"),
+        ("preflight.pod-network", "cali0f1e2d\n"),
         (
-            "whether an earlier cluster left anything else",
+            "preflight.leftovers",
             "1 pod folders, with volumes, in /var/lib/kubelet/pods (unmount the volumes, then delete the folders)\n\
              1 iptables rules (a reboot removes them)\n2 Kubernetes containers (kubeadm reset removes them)\n",
         ),
         (RESOLVES, "in /etc/resolv.conf\nnameserver 127.0.0.53\nsearch a b\noptions edns0\n"),
         (
-            "whether the machine uses a proxy that is not in the inventory",
+            "preflight.proxy",
             "apt uses http://proxy.example:3128\nhttps_proxy=http://proxy.example:3128 in /etc/environment\n",
         ),
-        ("the kernel has the options that kubeadm looks for", "MEMCG\nNET_NS\n"),
-        ("no package is half installed", "libc6:amd64\n"),
+        ("preflight.kernel-config", "MEMCG\nNET_NS\n"),
+        ("preflight.packages-whole", "libc6:amd64\n"),
         (
-            "whether SELinux or AppArmor restricts containers",
+            "preflight.protections",
             "SELinux is enforcing: containers need its policy container-selinux, and containerd needs enable_selinux = true\n",
         ),
-        ("there is a default route", ""),
+        ("preflight.default-route", ""),
     ];
     for shell in shells() {
         let (used, member) = (Root::with(USED), Root::with(USED));
@@ -445,19 +445,15 @@ fn leftovers_are_found_except_on_members() {
         let path = member.0.path().join(credentials);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, "").unwrap();
-        for (that, said) in asked {
-            let ask = want(that).ask;
+        for (id, said) in asked {
+            let ask = want(id).ask;
             let said = said.replace("options edns0\n", "");
-            assert_eq!(used.answer(shell, &ask), Answer::Said(said.clone()), "{shell}: {that}");
+            assert_eq!(used.answer(shell, &ask), Answer::Said(said.clone()), "{shell}: {id}");
             // A member answers this one, because the kubelet's configuration names the file.
-            let answer = if that == RESOLVES { Answer::Said(said) } else { Answer::NotHere };
-            assert_eq!(member.answer(shell, &ask), answer, "{shell}: {that}");
+            let answer = if id == RESOLVES { Answer::Said(said) } else { Answer::NotHere };
+            assert_eq!(member.answer(shell, &ask), answer, "{shell}: {id}");
         }
-        let Answer::Said(places) =
-            used.answer(shell, &want("there is enough disk space where Kubernetes writes").ask)
-        else {
-            panic!("{shell}")
-        };
+        let Answer::Said(places) = used.answer(shell, &want("preflight.disk").ask) else { panic!("{shell}") };
         assert!(
             places.lines().count() == 8 && places.lines().all(|line| line.ends_with(" ro,relatime xfs")),
             "{places}"
@@ -476,7 +472,7 @@ fn shell() -> &'static str {
 
 #[test]
 fn interfering_services_are_found_by_their_units() {
-    let ask = want("whether anything on the machine may interfere with Kubernetes").ask;
+    let ask = want("preflight.beside").ask;
     let runs = |unit: &str, files: &[(&str, &str)]| {
         let systemctl = format!("#!/bin/sh\n[ \"$1 $2 $3\" = 'is-active -q {unit}' ]\n");
         let files = [&[("bin/systemctl", systemctl.as_str())], files].concat();
@@ -527,7 +523,7 @@ fn listeners_on_the_ports_of_kubernetes_are_found() {
         ("proc/51/fd/2", ""),
     ]);
     std::os::unix::fs::symlink("socket:[1001]", root.0.path().join("proc/51/fd/3")).unwrap();
-    let ask = want("the ports of Kubernetes are free").ask;
+    let ask = want("preflight.ports").ask;
     let held = "port 10250 is in use by an unknown process\nport 6443 is in use by haproxy\n";
     shells().iter().for_each(|shell| assert_eq!(root.answer(shell, &ask), said(held), "{shell}"));
     assert_eq!(Root::with(&[("proc/net/tcp", head)]).answer(shell(), &ask), said(""));
@@ -535,25 +531,18 @@ fn listeners_on_the_ports_of_kubernetes_are_found() {
 
 #[test]
 fn facts_of_the_system_are_read_from_each_source() {
-    let answer = |that: &str, files: &[(&str, &str)]| Root::with(files).answer(shell(), &want(that).ask);
-    let cgroups = "the machine has the cgroups that the kubelet needs";
+    let answer = |id: &str, files: &[(&str, &str)]| Root::with(files).answer(shell(), &want(id).ask);
+    let cgroups = "preflight.cgroups";
     let controllers = [("sys/fs/cgroup/cgroup.controllers", "cpuset cpu memory pids\n")];
     assert_eq!(answer(cgroups, &controllers), said("version 2 cpuset cpu memory pids\n"));
     assert_eq!(answer(cgroups, &[]), said("version 1\n"));
     let uname = ("bin/uname", "#!/bin/sh\necho 9.9\n");
     for file in ["proc/config.gz", "boot/config-9.9", "usr/lib/modules/9.9/config"] {
         let files = [uname, (file, "CONFIG_MEMCG=y\n")];
-        assert_eq!(
-            answer("the kernel has the options that kubeadm looks for", &files),
-            said("MEMCG\n"),
-            "{file}"
-        );
+        assert_eq!(answer("preflight.kernel-config", &files), said("MEMCG\n"), "{file}");
     }
-    assert_eq!(
-        answer("the kernel has the options that kubeadm looks for", &[uname]),
-        said("no configuration\n")
-    );
-    let (half, dpkg) = ("no package is half installed", "#!/bin/sh\necho ' libc6   x'\nexit ");
+    assert_eq!(answer("preflight.kernel-config", &[uname]), said("no configuration\n"));
+    let (half, dpkg) = ("preflight.packages-whole", "#!/bin/sh\necho ' libc6   x'\nexit ");
     let one = format!("{dpkg}1\n");
     assert_eq!(answer(half, &[("bin/dpkg", &one)]), said("libc6\n"));
     let locked = |inode: &str| {
@@ -569,10 +558,7 @@ fn facts_of_the_system_are_read_from_each_source() {
     assert_eq!(locked("131"), said(""), "a process that holds the lock is installing it");
     assert_eq!(locked("1310"), said("libc6\n"), "the lock of another file does not count");
     assert!(matches!(answer(half, &[("bin/dpkg", &format!("{dpkg}2\n"))]), Answer::Unknown(_)));
-    let (protects, on) = (
-        "whether SELinux or AppArmor restricts containers",
-        ("sys/module/apparmor/parameters/enabled", "Y\n"),
-    );
+    let (protects, on) = ("preflight.protections", ("sys/module/apparmor/parameters/enabled", "Y\n"));
     let parser = [on, ("bin/apparmor_parser", "#!/bin/sh\n"), ("sys/fs/selinux/enforce", "0")];
     assert_eq!(answer(protects, &parser), said(""));
     if which::which("apparmor_parser").is_err() {
@@ -582,7 +568,7 @@ fn facts_of_the_system_are_read_from_each_source() {
     // The space, in mebibytes, of the nearest folder that exists. Without findmnt, the mount options are unknown.
     let findmnt = ("bin/findmnt", "#!/bin/sh\nfor x; do :; done\necho \"$x ext4 rw\"\n");
     let stat = ("bin/stat", "#!/bin/sh\necho 512 4096 70 90\n");
-    let disk = "there is enough disk space where Kubernetes writes";
+    let disk = "preflight.disk";
     let Answer::Said(text) = answer(disk, &[findmnt, stat, ("var/lib/x", "")]) else { panic!() };
     assert!(text.contains("/var/lib/etcd /var/lib 2 70 90 rw ext4\n"), "{text}");
     let without = [("bin/findmnt", "#!/bin/sh\nexit 1\n"), stat];
@@ -594,23 +580,20 @@ fn facts_of_the_system_are_read_from_each_source() {
 
 #[test]
 fn leftovers_are_found_under_each_of_their_names() {
-    let answer = |that: &str, files: &[(&str, &str)]| Root::with(files).answer(shell(), &want(that).ask);
+    let answer = |id: &str, files: &[(&str, &str)]| Root::with(files).answer(shell(), &want(id).ask);
     let files = ["a.conf", "b.conflist", "c.json", "d.txt"].map(|name| format!("etc/cni/net.d/{name}"));
     let files: Vec<(&str, &str)> = files.iter().map(|file| (file.as_str(), "")).collect();
-    assert_eq!(answer("no other network plugin is configured", &files), said("a.conf\nb.conflist\nc.json\n"));
+    assert_eq!(answer("preflight.cni", &files), said("a.conf\nb.conflist\nc.json\n"));
     let links = "cni0 cbr0 flannel.1 cali0f1e2d tunl0 vxlan.calico cilium_host lxc0a1b weave kube-bridge kube-ipvs0 antrea-gw0 ovn-k8s-mp0";
     let all = links.split(' ').chain(["lo", "eth0", "docker0", "br-lan"]);
     let dev: String = all.map(|link| format!("  {link}: 1 0\n")).collect();
     let found = links.replace(' ', "\n") + "\n";
-    assert_eq!(
-        answer("no interface of an earlier pod network is left", &[("proc/net/dev", &dev)]),
-        said(&found)
-    );
+    assert_eq!(answer("preflight.pod-network", &[("proc/net/dev", &dev)]), said(&found));
     for chain in ["KUBE-SVC", "CILIUM_INPUT", "cali-INPUT"] {
         let save = format!("#!/bin/sh\necho '-A {chain} -j X'\n");
         let files = [("bin/iptables-save", save.as_str()), ("bin/systemctl", "#!/bin/sh\nexit 1\n")];
         let text = "1 iptables rules (a reboot removes them)\n";
-        assert_eq!(answer("whether an earlier cluster left anything else", &files), said(text), "{chain}");
+        assert_eq!(answer("preflight.leftovers", &files), said(text), "{chain}");
     }
     // On a machine on which ironstrap has already run, these questions do not apply.
     let ours = [
@@ -618,17 +601,13 @@ fn leftovers_are_found_under_each_of_their_names() {
         ("etc/kubernetes/manifests/etcd.yaml", ""),
         ("proc/net/dev", dev.as_str()),
     ];
-    for that in [
-        "no static pods exist yet",
-        "no interface of an earlier pod network is left",
-        "no package is half installed",
-        "there is enough disk space where Kubernetes writes",
-    ] {
-        assert_eq!(answer(that, &ours), Answer::NotHere, "{that}");
+    for id in ["preflight.static-pods", "preflight.pod-network", "preflight.packages-whole", "preflight.disk"]
+    {
+        assert_eq!(answer(id, &ours), Answer::NotHere, "{id}");
     }
 }
 
-const RESOLVES: &str = "pods get name servers that they can reach";
+const RESOLVES: &str = "preflight.name-servers";
 
 #[test]
 fn name_servers_routes_and_proxies_are_read() {
@@ -663,10 +642,10 @@ fn name_servers_routes_and_proxies_are_read() {
     let mut cluster = lab();
     for (address, family) in [("198.18.0.11", "-4"), ("fd00::11", "-6")] {
         cluster.nodes[0].ip = address.parse().unwrap();
-        let ask = want_of(&cluster, 0, "there is a default route").ask;
+        let ask = want_of(&cluster, 0, "preflight.default-route").ask;
         assert_eq!(Root::with(&ip).answer(shell(), &ask), said(&format!("{family} route show default\n")));
     }
-    let proxies = want("whether the machine uses a proxy that is not in the inventory").ask;
+    let proxies = want("preflight.proxy").ask;
     let config = [("bin/apt-config", "#!/bin/sh\necho \"p='DIRECT' q='http://proxy.example:3128'\"\n")];
     assert_eq!(Root::with(&config).answer(shell(), &proxies), said("apt uses http://proxy.example:3128\n"));
 }

@@ -117,8 +117,7 @@ fn no_command_line_has_a_credential() {
     assert!(!lines.contains(SECRET), "{lines}");
     let auth = std::fs::read_to_string(format!("{}.auth", ran.display())).unwrap();
     assert!(auth.contains("login ci password @hunter2\n"), "{auth}");
-    let key =
-        wants(&cluster).into_iter().find(|want| want.that == "the Kubernetes repository's key is installed");
+    let key = wants(&cluster).into_iter().find(|want| want.id.to_string() == "kubelet.repository-key");
     let Fix::Run(fetch) = key.unwrap().fix else { panic!() };
     let lines: Vec<&str> = fetch.lines().filter(|line| line.contains(SECRET)).collect();
     assert!(lines.iter().all(|line| line.starts_with("export ")), "{lines:?}");

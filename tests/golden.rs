@@ -246,35 +246,28 @@ fn scripts_match() {
     }
 }
 
-/// The answer of a machine to a want of a reset, after an apply. Words of the want select the answer.
+/// The answer of a machine to a want of a reset, after an apply.
 fn reset_answer(want: &Want) -> Answer {
-    let about = |words: &str| want.that.contains(words);
-    let told = [
-        (
-            "has left",
-            "now the kubelet and its credentials\nnow 14 containers of Kubernetes, and its images\nwas no member\n",
-        ),
-        (
-            "kubelet, kubeadm",
-            "now conntrack ii 1.4\nnow kubelet hi 1.36.3-1.1\nwas kubelet absent\nwas kubeadm absent\n",
-        ),
-        ("containerd and what", "now containerd hi 1.7.24\nwas containerd ii 1.7.24\n"),
-        ("containerd starts", "now enabled active\nwas disabled inactive current\n"),
-        ("net.ipv4.ip_forward", "now 1\nwas 0\n"),
-        ("swap is restored", "was /swap.img\n"),
-        ("containerd/config.toml", "now version = 2\nwas version = 3\n"),
-        ("nothing of ironstrap", "/var/lib/ironstrap\n/run/ironstrap\n"),
-    ];
-    let fstab = "mode 644 root:root\n# ironstrap: /swap.img none swap sw 0 0\n";
-    match told.iter().find(|(words, _)| about(words)) {
-        Some((_, told)) => Answer::Said(told.to_string()),
-        None if about("/etc/fstab") => Answer::Said(fstab.into()),
-        None if about("earlier inventory") || matches!(want.fix, Fix::ByHand(_)) => {
-            Answer::Said(String::new())
+    let said = match want.id.to_string().as_str() {
+        "member.joined" => {
+            "now the kubelet and its credentials\nnow 14 containers of Kubernetes, and its images\nwas no member\n"
         }
-        None if matches!(want.ask, Ask::File(_)) => Answer::Absent,
-        None => Answer::NotHere,
-    }
+        "kubelet.packages" => {
+            "now conntrack ii 1.4\nnow kubelet hi 1.36.3-1.1\nwas kubelet absent\nwas kubeadm absent\n"
+        }
+        "runtime.packages" => "now containerd hi 1.7.24\nwas containerd ii 1.7.24\n",
+        "runtime.unit" => "now enabled active\nwas disabled inactive current\n",
+        "runtime.config" => "now version = 2\nwas version = 3\n",
+        "kernel.sysctl[net.ipv4.ip_forward]" => "now 1\nwas 0\n",
+        "swap.active" => "was /swap.img\n",
+        "swap.fstab" => "mode 644 root:root\n# ironstrap: /swap.img none swap sw 0 0\n",
+        "ledger.empty" => "/var/lib/ironstrap\n/run/ironstrap\n",
+        "ledger.files" => "",
+        _ if matches!(want.fix, Fix::ByHand(_)) => "",
+        _ if matches!(want.ask, Ask::File(_)) => return Answer::Absent,
+        _ => return Answer::NotHere,
+    };
+    Answer::Said(said.into())
 }
 
 #[test]

@@ -210,7 +210,7 @@ fn the_pod_range_has_room_for_all_nodes() {
         inventory::parse(&more, Path::new("demo.toml"))
     };
     assert!(with(25).is_ok(), "four nodes of a /25 each");
-    assert!(with(24).unwrap_err().to_string().contains("has room for 2 nodes of a /24 each"));
+    assert!(with(24).unwrap_err().to_string().contains("has room for 2 nodes with a /24 each"));
     assert!(with(22).unwrap_err().to_string().contains("each node takes a /22 for its pods"));
     let small = fs::read_to_string("tests/inventories/ranges-pods-too-small.toml").unwrap();
     let more = format!("{small}\n[controller-manager]\nnode-cidr-mask-size-ipv4 = 26\n");

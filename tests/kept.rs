@@ -206,8 +206,7 @@ fn a_file_that_no_step_writes_any_more_is_restored() {
         fs::write(entry("path"), format!("{}\n", path.display())).unwrap();
         fs::write(entry("file"), "before\n").unwrap();
         fs::write(&path, "ours\n").unwrap();
-        let of_earlier =
-            |want: &Want| want.that == "files of an earlier inventory are restored to their earlier state";
+        let of_earlier = |want: &Want| want.id.to_string() == "ledger.files";
         let (_, want) = reset_wants(&cluster, "w1").into_iter().find(|(_, want)| of_earlier(want)).unwrap();
         let Fix::Run(script) = &want.fix else { panic!("{:?}", want.that) };
         let output = kept.lib(shell, script);
@@ -386,16 +385,17 @@ fn fixtures_have_no_secrets() {
 }
 
 /// The answer of a machine to this want of a reset, which users have to repair by hand.
-fn answer_by_hand(kept: &Kept, shell: &str, that: &str) -> String {
-    let (_, want) = reset_wants(&lab(), "w1").into_iter().find(|(_, want)| want.that == that).unwrap();
+fn answer_by_hand(kept: &Kept, shell: &str, id: &str) -> String {
+    let (_, want) =
+        reset_wants(&lab(), "w1").into_iter().find(|(_, want)| want.id.to_string() == id).unwrap();
     let output = run(shell, &kept.moved(&probe::script(&[&want.ask], BOUNDARY, ETCD_DIR)));
     let (_, answers) = probe::answers(&output.stdout, &[&want.ask], BOUNDARY).unwrap();
     let Answer::Said(said) = &answers[0] else { panic!("{shell}: {:?}", answers[0]) };
-    assert!(matches!(want.fix, Fix::ByHand(_)), "{that}");
+    assert!(matches!(want.fix, Fix::ByHand(_)), "{id}");
     said.clone()
 }
 
-const WHOLE: &str = "the records of the earlier state are undamaged";
+const WHOLE: &str = "notes.whole";
 
 #[test]
 fn damaged_records_are_named() {
@@ -452,14 +452,11 @@ fn damaged_records_of_an_older_version_are_named() {
 
 #[test]
 fn a_member_without_records_is_named() {
-    let (member, files) = (
-        "the state before the machine joined is recorded",
-        "the earlier contents of files that ironstrap wrote are recorded",
-    );
+    let (member, files) = ("notes.before-join", "notes.files");
     for shell in shells() {
         let kept = Kept::new("w1");
         fs::remove_dir_all(kept.path("var/lib/ironstrap")).unwrap();
-        assert_eq!([member, files].map(|that| answer_by_hand(&kept, shell, that)).concat(), "", "{shell}");
+        assert_eq!([member, files].map(|id| answer_by_hand(&kept, shell, id)).concat(), "", "{shell}");
         fs::create_dir_all(kept.path("etc/kubernetes")).unwrap();
         fs::write(kept.path("etc/kubernetes/kubelet.conf"), "").unwrap();
         assert!(answer_by_hand(&kept, shell, member).starts_with("it is a member of a cluster"), "{shell}");

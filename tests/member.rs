@@ -18,7 +18,7 @@ use time::OffsetDateTime;
 use common::place::Place;
 
 /// The fix of a want of step member for this node. Its Node does not exist, and other Nodes have these pod ranges.
-fn fix(node: usize, that: &str, ranges: &[&str]) -> Sh {
+fn fix(node: usize, id: &str, ranges: &[&str]) -> Sh {
     let cluster = common::lab();
     let node = &cluster.nodes[node];
     let has = ["kubelet.conf", "client-certificate", "receipt", "manifests/kube-apiserver.yaml"];
@@ -32,7 +32,8 @@ fn fix(node: usize, that: &str, ranges: &[&str]) -> Sh {
     let own = fleet.own(&node.name);
     let wants =
         common::wants((&cluster, node), &common::pki(&cluster), (&machine, &own), OffsetDateTime::now_utc());
-    let want = wants.into_iter().find(|(_, step, want)| *step == "member" && want.that == that).unwrap().2;
+    let want =
+        wants.into_iter().find(|(_, step, want)| *step == "member" && want.id.to_string() == id).unwrap().2;
     match want.fix {
         Fix::Run(script) | Fix::Unit { script, .. } => script,
         other => panic!("{other:?}"),
@@ -54,7 +55,7 @@ fn recreated_node(flannel: &str, ranges: &[&str]) -> String {
 
 /// The same with a kubelet that has been running for this many seconds.
 fn recreated_node_after(seconds: u32, flannel: &str, ranges: &[&str]) -> String {
-    let fix = fix(1, "the Node of w1 exists in the cluster", ranges);
+    let fix = fix(1, "member.node-object", ranges);
     let (making, _) = fix.split_once("[ -n \"$made\" ]").unwrap();
     let ran = common::shells().into_iter().map(|shell| {
         let root = tempfile::tempdir().unwrap();
@@ -101,7 +102,7 @@ fn a_recreated_node_keeps_its_pod_range_if_it_is_free() {
 /// Runs the fix that rewrites etcd's manifest. `old`: lines of the old manifest. `data`: whether etcd has data. Returns
 /// whether the fix succeeded, its output, and the new manifest.
 fn rewritten_etcd_manifest(old: &str, data: bool) -> (bool, String, String) {
-    let fix = fix(0, "kubeadm's files are unchanged and match this inventory", &[]);
+    let fix = fix(0, "member.kubeadm-files", &[]);
     let from = fix.find("etcd_is() {").unwrap();
     let to = fix.find("kubeadm init phase control-plane").unwrap();
     let ran = common::shells().into_iter().map(|shell| {
@@ -181,7 +182,7 @@ fn with_credential(fix: &str) -> String {
 }
 
 /// The fix of a want of step member, on a machine with these traces. m1 is the init node of the fleet.
-fn member_fix(node: usize, that: &str, has: &[&str]) -> String {
+fn member_fix(node: usize, id: &str, has: &[&str]) -> String {
     let cluster = common::lab();
     let machine = Machine { has: has.iter().map(|trace| trace.to_string()).collect(), ..Machine::default() };
     let fleet = Fleet { exists: true, init_node: "m1".into(), ..Fleet::default() };
@@ -192,7 +193,8 @@ fn member_fix(node: usize, that: &str, has: &[&str]) -> String {
         known,
         OffsetDateTime::now_utc(),
     );
-    let want = wants.into_iter().find(|(_, step, want)| *step == "member" && want.that == that).unwrap().2;
+    let want =
+        wants.into_iter().find(|(_, step, want)| *step == "member" && want.id.to_string() == id).unwrap().2;
     match want.fix {
         Fix::Run(script) | Fix::Unit { script, .. } => script.to_string(),
         other => panic!("{other:?}"),
@@ -215,7 +217,7 @@ const CURRENT: &str = "var/lib/kubelet/pki/kubelet-client-current.pem";
 
 #[test]
 fn a_failed_or_stopped_join_leaves_no_credential() {
-    let fix = member_fix(1, "w1 is a member of demo", &[]);
+    let fix = member_fix(1, "member.joined", &[]);
     for shell in common::shells() {
         for (end, status) in
             [("return 1", 1), ("kill -s TERM $$; sleep 0.1", 143), ("kill -s HUP $$; sleep 0.1", 129)]
@@ -238,7 +240,7 @@ fn a_failed_or_stopped_join_leaves_no_credential() {
 
 #[test]
 fn a_join_ends_when_the_kubelet_has_its_certificate() {
-    let fix = member_fix(1, "w1 is a member of demo", &[]);
+    let fix = member_fix(1, "member.joined", &[]);
     let pem = |text: &str| format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n");
     for shell in common::shells() {
         let joins = QUIET.to_string() + &JOINS.replace("END", ":");
@@ -252,7 +254,7 @@ fn a_join_ends_when_the_kubelet_has_its_certificate() {
             let output = place.fixes(shell, &joins, &with_credential(&fix));
             let said = String::from_utf8_lossy(&output.stderr).into_owned();
             assert!(
-                !output.status.success() && said.contains("the controller manager signs it"),
+                !output.status.success() && said.contains("it waits for the controller manager to sign one"),
                 "{shell}: {said}"
             );
             assert!(place.lent().is_empty() && !place.has("var/lib/ironstrap/kubeadm-receipt"));
@@ -262,7 +264,7 @@ fn a_join_ends_when_the_kubelet_has_its_certificate() {
 
 #[test]
 fn init_deletes_its_random_token_and_super_admin_conf() {
-    let fix = member_fix(0, "m1 runs the control plane of demo", &[]);
+    let fix = member_fix(0, "member.control-plane", &[]);
     let init = "kubeadm() {
   case $1 in config) return 0 ;; esac
   grep -A 6 'token:' /run/ironstrap/kubeadm.yaml >/run/seen || :
@@ -301,7 +303,7 @@ command() { shift; echo \"$*\" >>/run/kubectl; }
 #[test]
 fn restoring_the_administrators_rights_leaves_no_credential() {
     let has = ["kubelet.conf", "client-certificate", "receipt", "manifests/kube-apiserver.yaml"];
-    let fix = member_fix(0, "kubernetes-admin may administer the cluster", &has);
+    let fix = member_fix(0, "bootstrap.administrator", &has);
     let kubectl = "command() {
   case \" $* \" in
   *' auth reconcile '*)

@@ -12,20 +12,20 @@ use ironstrap::machine::Machine;
 use ironstrap::step::{Cx, Fix, Object, Verdict, Want, rollout};
 use time::OffsetDateTime;
 
-const NETWORK: &str = "the network runs on every node";
+const NETWORK: &str = "nodes.network";
 
 /// A want of step nodes.
-fn want(that: &str, fleet: &Fleet) -> Want {
+fn want(id: &str, fleet: &Fleet) -> Want {
     let cluster = common::lab();
     let (pki, machine) = (common::pki(&cluster), Machine::default());
     let about = (&machine, fleet);
     let wants = common::wants((&cluster, &cluster.nodes[0]), &pki, about, OffsetDateTime::now_utc());
-    wants.into_iter().find(|(_, step, want)| *step == "nodes" && want.that == that).unwrap().2
+    wants.into_iter().find(|(_, step, want)| *step == "nodes" && want.id.to_string() == id).unwrap().2
 }
 
 /// The verdict of a want of step nodes about this answer.
-fn said(that: &str, fleet: &Fleet, answer: &str) -> Verdict {
-    common::verdict(&want(that, fleet), answer)
+fn said(id: &str, fleet: &Fleet, answer: &str) -> Verdict {
+    common::verdict(&want(id, fleet), answer)
 }
 
 fn lacks(verdict: Verdict) -> String {
@@ -46,18 +46,18 @@ fn a_node_status_from_before_the_kubelet_started_is_ignored() {
         let ready = format!(
             r#"{{"type":"Ready","status":"{status}","lastHeartbeatTime":"{time}","message":"said"}}"#
         );
-        lacks(said("w1 is Ready", &fleet, &format!(r#"{{"status":{{"conditions":[{ready}]}}}}"#)))
+        lacks(said("nodes.ready[w1]", &fleet, &format!(r#"{{"status":{{"conditions":[{ready}]}}}}"#)))
     };
     assert_eq!(node("True", "2026-11-21T10:00:05Z"), "");
     assert_eq!(node("True", "2026-11-21T10:00:04Z"), "it has not reported since its kubelet started");
     assert_eq!(node("True", "?"), "it has not reported since its kubelet started");
     assert_eq!(node("False", "2026-11-21T10:00:06Z"), "said");
-    assert_eq!(lacks(said("w1 is Ready", &fleet, r#"{"status":{}}"#)), "it has not reported its state");
+    assert_eq!(lacks(said("nodes.ready[w1]", &fleet, r#"{"status":{}}"#)), "it has not reported its state");
 }
 
 #[test]
 fn a_node_under_pressure_is_named_with_the_reason() {
-    const PRESSURE: &str = "w1 is under no pressure";
+    const PRESSURE: &str = "nodes.pressure[w1]";
     let node = |kind: &str, status: &str| {
         format!(
             r#"{{"status":{{"conditions":[{{"type":"Ready","status":"True"}},{{"type":"{kind}","status":"{status}","message":"said"}}]}}}}"#
@@ -119,14 +119,14 @@ fn wants_that_need_a_faulty_node_are_pending() {
     ];
     for (fleet, words) in fleets {
         assert_eq!(lacks(said(NETWORK, &fleet, "")), words);
-        assert_eq!(lacks(said("w2 is Ready", &fleet, "absent")), words);
-        assert!(!lacks(said("w1 is Ready", &fleet, "absent")).starts_with("waits"));
+        assert_eq!(lacks(said("nodes.ready[w2]", &fleet, "absent")), words);
+        assert!(!lacks(said("nodes.ready[w1]", &fleet, "absent")).starts_with("waits"));
     }
 }
 
 #[test]
 fn dns_is_expected_once_its_nodes_are_repaired() {
-    const DNS: &str = "the cluster's DNS answers";
+    const DNS: &str = "nodes.dns";
     let fleet = |unmended: &[&str]| Fleet {
         pending: unmended.iter().map(|name| name.to_string()).collect(),
         ..Fleet::default()
@@ -420,7 +420,7 @@ fn only_crashing_pods_of_the_network_are_restarted() {
 
 #[test]
 fn flannel_is_restarted_if_it_does_not_announce_its_node() {
-    let Fix::Run(fix) = want("flannel announces the pods of w1", &Fleet::default()).fix else { panic!() };
+    let Fix::Run(fix) = want("nodes.announced[w1]", &Fleet::default()).fix else { panic!() };
     let (_, own) = fix.split_once("announced() {").unwrap();
     let address = common::lab().nodes.iter().find(|node| node.name == "w1").unwrap().ip;
     let ago = |seconds: i64| {

@@ -129,12 +129,15 @@ fn each_fault_of_flannels_setup_is_named() {
         ),
         (
             elsewhere("10.244.2.0/24 via 198.18.0.1 dev eth0"),
-            "elsewhere: 10.244.2.0/24 via 198.18.0.1 dev eth0",
+            "a route diverts packets for the pods of 10.244.2.0/24: 10.244.2.0/24 via 198.18.0.1 dev eth0",
         ),
-        (elsewhere("unreachable 10.244.2.0/24"), "elsewhere: unreachable 10.244.2.0/24"),
+        (
+            elsewhere("unreachable 10.244.2.0/24"),
+            "a route diverts packets for the pods of 10.244.2.0/24: unreachable 10.244.2.0/24",
+        ),
         (
             Node1 { routes: format!("{ROUTES}blackhole 10.244.2.128/25\n"), ..right() },
-            "elsewhere: blackhole 10.244.2.128/25",
+            "a route diverts packets for the pods of 10.244.2.0/24: blackhole 10.244.2.128/25",
         ),
         (
             Node1 { routes: ROUTES.lines().take(2).map(|l| format!("{l}\n")).collect(), ..right() },
@@ -866,7 +869,7 @@ fn a_probe_pod_can_run_on_any_node() {
 #[test]
 fn a_probe_pod_of_an_earlier_run_is_found() {
     let (cluster, fleet) = (common::lab(), Fleet::default());
-    let want = wanted(&cluster, &cluster.nodes[0], "no probe pod of an earlier run is left", &fleet);
+    let want = wanted(&cluster, &cluster.nodes[0], "bootstrap.probe-pods", &fleet);
     let Ask::Objects(pods) = &want.ask else { panic!() };
     let judge = |lines: &str| common::verdict(&want, lines);
     assert_eq!(pods.len(), cluster.nodes.len());
@@ -918,17 +921,16 @@ fn a_fault_belongs_to_the_probed_node() {
     }
 }
 
-fn wanted(cluster: &Cluster, node: &Node, that: &str, fleet: &Fleet) -> Want {
+fn wanted(cluster: &Cluster, node: &Node, id: &str, fleet: &Fleet) -> Want {
     let pki = common::pki(cluster);
     let has = ["client-certificate", "receipt"].map(String::from).into();
     let machine = Machine { has, ..Machine::default() };
     let wants = common::wants((cluster, node), &pki, (&machine, fleet), OffsetDateTime::now_utc());
-    wants.into_iter().find(|(.., want)| want.that == that).unwrap_or_else(|| panic!("no want {that}")).2
+    wants.into_iter().find(|(.., want)| want.id.to_string() == id).unwrap_or_else(|| panic!("no want {id}")).2
 }
 
 fn questions(cluster: &Cluster, node: usize) -> String {
-    let want =
-        wanted(cluster, &cluster.nodes[node], "the cluster's DNS answers this node", &Fleet::default());
+    let want = wanted(cluster, &cluster.nodes[node], "connectivity.dns", &Fleet::default());
     want.ask.shell().unwrap().to_string()
 }
 
@@ -967,14 +969,9 @@ fn each_probe_result_gets_its_own_verdict() {
             ["holds", "holds", "holds", "unknown"],
         ),
     ];
-    let that = [
-        "kube-proxy's rules are in place",
-        "the API's Service answers",
-        "the cluster's DNS answers this node",
-        "the pods of w1 answer",
-    ];
-    let verdict = |answer: &str, that: &str, fleet: &Fleet| {
-        let Expect::Judged(judge) = wanted(&cluster, &cluster.nodes[0], that, fleet).expect else { panic!() };
+    let ids = ["services.rules", "connectivity.service", "connectivity.dns", "connectivity.node[w1]"];
+    let verdict = |answer: &str, id: &str, fleet: &Fleet| {
+        let Expect::Judged(judge) = wanted(&cluster, &cluster.nodes[0], id, fleet).expect else { panic!() };
         match judge(answer) {
             Verdict::Holds => "holds",
             Verdict::Differs { .. } => "differs",
@@ -986,15 +983,15 @@ fn each_probe_result_gets_its_own_verdict() {
         }
     };
     for (answer, expected) in &rows {
-        assert_eq!(that.map(|that| verdict(answer, that, &fleet)), *expected, "{answer}");
+        assert_eq!(ids.map(|id| verdict(answer, id, &fleet)), *expected, "{answer}");
     }
-    for (of, that) in [("pod:w1", that[3]), ("dns", that[2])] {
+    for (of, id) in [("pod:w1", ids[3]), ("dns", ids[2])] {
         let silent = said(&format!("{of} reached"), &format!("{of} silent"));
-        assert_eq!(verdict(&silent, that, &broken), "waits", "w1 does not answer at all");
+        assert_eq!(verdict(&silent, id, &broken), "waits", "w1 does not answer at all");
     }
     let without = said("pod:w1 reached\n", "");
     assert_eq!(
-        verdict(&without, that[3], &broken),
+        verdict(&without, ids[3], &broken),
         "holds",
         "another message already says that w1 does not answer"
     );
@@ -1009,7 +1006,7 @@ fn a_silent_tunnel_is_a_fault_if_another_node_reaches_it() {
     let stale = Fleet { stale: ["w1".into()].into(), ..at_w2.clone() };
     let w2_away = Fleet { unreachable: ["w2".into()].into(), ..at_w2.clone() };
     let judged = |said: &str, fleet: &Fleet| {
-        let want = wanted(&cluster, &cluster.nodes[1], "w2 answers through flannel's tunnel", fleet);
+        let want = wanted(&cluster, &cluster.nodes[1], "connectivity.tunnel[w2]", fleet);
         let Expect::Judged(judge) = want.expect else { panic!() };
         judge(&format!("service reached\n{said}"))
     };
@@ -1038,27 +1035,24 @@ fn a_silent_tunnel_is_a_fault_if_another_node_reaches_it() {
 #[test]
 fn the_silence_of_a_user_pod_is_not_a_fault() {
     let (cluster, fleet) = (common::lab(), Fleet::default());
-    let judged = |that: &str, said: &str| {
-        let Expect::Judged(judge) = wanted(&cluster, &cluster.nodes[1], that, &fleet).expect else {
-            panic!()
-        };
+    let judged = |id: &str, said: &str| {
+        let Expect::Judged(judge) = wanted(&cluster, &cluster.nodes[1], id, &fleet).expect else { panic!() };
         judge(said)
     };
-    let (own, dns) =
-        ("the pods of this node answer the node itself", "the cluster's DNS answers the pods of this node");
-    for that in [own, dns] {
-        assert_eq!(judged(that, "dns reached\n"), Verdict::Holds, "no pod runs there");
-        assert_eq!(judged(that, "dns reached\nown-pod reached\npod-dns reached\n"), Verdict::Holds);
+    let (own, dns) = ("connectivity.own-pod", "connectivity.pod-dns");
+    for id in [own, dns] {
+        assert_eq!(judged(id, "dns reached\n"), Verdict::Holds, "no pod runs there");
+        assert_eq!(judged(id, "dns reached\nown-pod reached\npod-dns reached\n"), Verdict::Holds);
         let silent = |pod: &str| {
             judged(
-                that,
+                id,
                 &format!(
                     "dns reached\nown-pod-of {pod}\nown-pod silent\npod-dns-from {pod}\npod-dns silent\n"
                 ),
             )
         };
-        assert!(matches!(silent("kube-system/coredns-1"), Verdict::Differs { .. }), "{that}");
-        assert!(matches!(silent("shop/web"), Verdict::Unchecked(_)), "{that}");
+        assert!(matches!(silent("kube-system/coredns-1"), Verdict::Differs { .. }), "{id}");
+        assert!(matches!(silent("shop/web"), Verdict::Unchecked(_)), "{id}");
     }
     let all = "dns silent\npod-dns-from kube-system/coredns-1\npod-dns silent\n";
     assert_eq!(judged(dns, all), Verdict::Holds, "another want says that DNS does not answer");
@@ -1082,7 +1076,7 @@ fn only_a_part_of_a_large_cluster_is_probed() {
 #[test]
 fn a_cni_configuration_before_flannels_is_named() {
     let (cluster, fleet) = (common::lab(), Fleet::default());
-    let want = wanted(&cluster, &cluster.nodes[1], "containerd uses flannel's CNI configuration", &fleet);
+    let want = wanted(&cluster, &cluster.nodes[1], "flannel.first", &fleet);
     let (Ask::Shell(ask), Expect::Judged(judge), Fix::ByHand(_)) = (&want.ask, &want.expect, &want.fix)
     else {
         panic!()

@@ -65,11 +65,11 @@ impl Root {
     }
 }
 
-fn want(that: &str) -> Want {
+fn want(id: &str) -> Want {
     let cluster = lab();
     let (pki, about) = (pki(&cluster), (&Machine::default(), &Fleet::default()));
     let wants = wants((&cluster, &cluster.nodes[0]), &pki, about, OffsetDateTime::now_utc());
-    wants.into_iter().map(|(.., want)| want).find(|want| want.that == that).unwrap()
+    wants.into_iter().map(|(.., want)| want).find(|want| want.id.to_string() == id).unwrap()
 }
 
 fn said(text: &str) -> Answer {
@@ -115,7 +115,7 @@ const NO_LISTS: &str = "echo 'E: Unable to locate package containerd' >&2; exit 
 
 #[test]
 fn package_conflicts_are_found_without_apt_lists() {
-    let want = want("no package has to be removed for containerd and Kubernetes");
+    let want = want("preflight.package-removals");
     let docker = package("docker-ce", "install ok installed", "Depends: libc6, containerd.io (>= 1.7)\n");
     let containerd = |status: &str| package("containerd.io", status, CONTAINERD_IO);
     let installed = "install ok installed";
@@ -159,7 +159,7 @@ fn package_conflicts_are_found_without_apt_lists() {
 
 #[test]
 fn packages_that_apt_would_remove_or_change_are_named() {
-    let want = want("no package has to be removed for containerd and Kubernetes");
+    let want = want("preflight.package-removals");
     let installed = "install ok installed";
     let packages = [
         package("kubelet", "hold ok installed", ""),
@@ -275,7 +275,7 @@ fn a_source_with_a_conflicting_key_is_named_with_its_line() {
     if !has("apt-get") {
         return;
     }
-    let ask = want("no package source conflicts with the Kubernetes repository").ask;
+    let ask = want("preflight.package-sources").ask;
     let url = lab().packages.address();
     let stanza = |key: &str| format!("Types: deb\nURIs: {url}\nSuites: /\nSigned-By: {key}\n");
     let line = |key: &str| format!("deb [signed-by={key}] {url} /\n");
@@ -335,7 +335,7 @@ fn extra_kubelet_flags_are_found_and_removed() {
             "#!/bin/sh\necho \"$*\" >>ROOT/systemctl\ncase $* in *Type*) echo notify ;; esac\n",
         ),
     ];
-    let want = want("no local file gives the kubelet extra flags");
+    let want = want("kubelet.no-flags");
     let Fix::Run(fix) = &want.fix else { panic!("{:?}", want.fix) };
     let lib = fs::read_to_string("templates/lib.sh").unwrap();
     for shell in shells() {
@@ -390,7 +390,7 @@ fn extra_kubelet_flags_are_found_and_removed() {
 
 #[test]
 fn the_hosts_template_of_cloud_init_gets_the_names() {
-    let want = want("cloud-init keeps the cluster's names in /etc/hosts");
+    let want = want("hosts.cloud-init");
     let Fix::Run(fix) = &want.fix else { panic!("{:?}", want.fix) };
     let lib = fs::read_to_string("templates/lib.sh").unwrap();
     let template = "## template:jinja\n127.0.1.1 {{fqdn}} {{hostname}}\n198.18.0.99 m9 # ironstrap: demo\n198.18.0.7 x # ironstrap: demo2\n";
@@ -464,7 +464,7 @@ fn the_hosts_template_of_cloud_init_gets_the_names() {
 
 #[test]
 fn services_that_enable_swap_are_found_and_disabled() {
-    let want = want("no service turns swap on");
+    let want = want("swap.services");
     let Fix::Run(fix) = &want.fix else { panic!("{:?}", want.fix) };
     let lib = fs::read_to_string("templates/lib.sh").unwrap();
     let wants = |name: &str| format!("etc/systemd/system/multi-user.target.wants/{name}.service");
@@ -516,7 +516,7 @@ fn services_that_enable_swap_are_found_and_disabled() {
 
 #[test]
 fn missing_kernel_modules_are_named() {
-    let ask = want("the kernel modules for containers and their network are available").ask;
+    let ask = want("preflight.kernel-modules").ask;
     let uname = ("bin/uname", "#!/bin/sh\necho 6.12.41\n");
     let modprobe = (
         "bin/modprobe",
@@ -548,7 +548,7 @@ fn missing_kernel_modules_are_named() {
 
 #[test]
 fn unsafe_parent_folders_of_etcd_data_are_named() {
-    let ask = want("only root can replace the folder for etcd's data").ask;
+    let ask = want("preflight.etcd-folder").ask;
     // All folders belong to root, except those that `odd` names.
     let stat = |odd: &str| {
         format!("#!/bin/sh\nfor p; do :; done\ncase ${{p#ROOT}} in\n{odd}\n  *) echo 0 0 755 ;;\nesac\n")

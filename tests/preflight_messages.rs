@@ -195,25 +195,25 @@ async fn messages(wrong: &[Wrong]) -> String {
                     facts = facts.replace(old, new);
                 }
                 Ahead(name, by) if *name == node.name => ahead = *by,
-                Says(name, that, _) | Fails(name, that, _) if *name == node.name => {
-                    unheard.insert(that, ());
+                Says(name, id, _) | Fails(name, id, _) if *name == node.name => {
+                    unheard.insert(id, ());
                 }
                 _ => {}
             }
         }
         for (_, _, want) in all.iter().filter(|(stage, ..)| *stage == "preflight") {
-            unheard.remove(want.that.as_str());
+            unheard.remove(want.id.to_string().as_str());
             if !matches!(want.ask, Ask::Shell(_) | Ask::OnlyBeforeJoin(_)) || asks.contains(&want.ask) {
                 continue;
             }
             asks.push(want.ask.clone());
-            let about = |name: &str, that: &str| {
-                let same = |(_, _, other): &&(_, _, ironstrap::step::Want)| other.that == that;
+            let about = |name: &str, id: &str| {
+                let same = |(_, _, other): &&(_, _, ironstrap::step::Want)| other.id.to_string() == id;
                 name == node.name && all.iter().find(same).is_some_and(|(.., other)| other.ask == want.ask)
             };
             let said = wrong.iter().find_map(|wrong| match wrong {
-                Says(name, that, said) if about(name, that) => Some(Ok(said.to_string())),
-                Fails(name, that, words) if about(name, that) => Some(Err(words.to_string())),
+                Says(name, id, said) if about(name, id) => Some(Ok(said.to_string())),
+                Fails(name, id, words) if about(name, id) => Some(Err(words.to_string())),
                 _ => None,
             });
             says.push(said.unwrap_or_else(|| Ok(fit(want).to_string())));
@@ -294,10 +294,7 @@ const CASES: &[(&str, &[Wrong])] = &[
         &[Says("w1", CGROUPS, "version 2 cpuset cpu io pids\n")],
     ),
     ("cgroups without anything that is needed", &[Says("w1", CGROUPS, "version 2 io\n")]),
-    (
-        "a kernel that nobody tests",
-        &[Says("w1", "the kernel is one that Kubernetes is tested with", "5.14.0-503.el9.x86_64\n")],
-    ),
+    ("a kernel that nobody tests", &[Says("w1", "preflight.kernel-version", "5.14.0-503.el9.x86_64\n")]),
     ("a kernel without its configuration", &[Says("w1", KERNEL, "no configuration\n")]),
     (
         "a kernel without what is needed",
@@ -309,7 +306,7 @@ const CASES: &[(&str, &[Wrong])] = &[
     ),
     (
         "packages that are half installed",
-        &[Says("w1", "no package is half installed", "libc6\nopenssh-server\n")],
+        &[Says("w1", "preflight.packages-whole", "libc6\nopenssh-server\n")],
     ),
     (
         "packages that would have to go",
@@ -327,7 +324,7 @@ const CASES: &[(&str, &[Wrong])] = &[
         "SELinux and AppArmor",
         &[Says(
             "w1",
-            "whether SELinux or AppArmor restricts containers",
+            "preflight.protections",
             "SELinux is enforcing: containers need its policy container-selinux, and containerd needs enable_selinux = true\n\
          AppArmor is on, but nothing loads its profiles, so containers run without them (apt-get install apparmor)\n",
         )],
@@ -397,23 +394,15 @@ const CASES: &[(&str, &[Wrong])] = &[
         &[
             Says(
                 "m1",
-                "the kernel modules for containers and their network are available",
+                "preflight.kernel-modules",
                 "no modules for the running kernel 6.12.41 in /usr/lib/modules, only for 6.12.48\n",
             ),
-            Says(
-                "w1",
-                "the kernel modules for containers and their network are available",
-                "no module vxlan for kernel 6.12.41\n",
-            ),
+            Says("w1", "preflight.kernel-modules", "no module vxlan for kernel 6.12.41\n"),
         ],
     ),
     (
         "a container without the kernel's log",
-        &[Says(
-            "w1",
-            "the kernel log is readable",
-            "ls: cannot access '/dev/kmsg': No such file or directory\n",
-        )],
+        &[Says("w1", "preflight.kernel-log", "ls: cannot access '/dev/kmsg': No such file or directory\n")],
     ),
     (
         "a disk that is downgraded to a warning",
@@ -422,8 +411,8 @@ const CASES: &[(&str, &[Wrong])] = &[
             Inventory("ignore-preflight = []", "ignore-preflight = ['disk']"),
         ],
     ),
-    ("no default route", &[Says("w1", "there is a default route", "")]),
-    ("several networks", &[Says("w1", "there is a default route", "default via 10.0.2.2 dev eth9\n")]),
+    ("no default route", &[Says("w1", "preflight.default-route", "")]),
+    ("several networks", &[Says("w1", "preflight.default-route", "default via 10.0.2.2 dev eth9\n")]),
     ("no resolv.conf", &[Says("w1", DNS, "no /etc/resolv.conf\n")]),
     (
         "a resolv.conf that leads to itself",
@@ -442,7 +431,7 @@ const CASES: &[(&str, &[Wrong])] = &[
         "a proxy that the inventory does not name",
         &[Says(
             "w1",
-            "whether the machine uses a proxy that is not in the inventory",
+            "preflight.proxy",
             "apt uses http://proxy.example:3128\nhttps_proxy=http://proxy.example:3128 in /etc/environment\n",
         )],
     ),
@@ -484,30 +473,22 @@ const CASES: &[(&str, &[Wrong])] = &[
     (
         "ports that somebody holds",
         &[
-            Says(
-                "m1",
-                "the ports of Kubernetes are free",
-                "port 2379 is in use by etcd\nport 6443 is in use by haproxy\n",
-            ),
-            Says("w1", "the ports of Kubernetes are free", "port 10250 is in use by k3s-agent\n"),
+            Says("m1", "preflight.ports", "port 2379 is in use by etcd\nport 6443 is in use by haproxy\n"),
+            Says("w1", "preflight.ports", "port 10250 is in use by k3s-agent\n"),
         ],
     ),
     (
         "a port that is downgraded to a warning, and one that is not",
         &[
-            Says(
-                "m1",
-                "the ports of Kubernetes are free",
-                "port 2379 is in use by etcd\nport 6443 is in use by haproxy\n",
-            ),
+            Says("m1", "preflight.ports", "port 2379 is in use by etcd\nport 6443 is in use by haproxy\n"),
             Inventory("ignore-preflight = []", "ignore-preflight = ['Port-2379']"),
         ],
     ),
-    ("another etcd's data", &[Says("m1", "the folder for etcd's data is empty", "member\n")]),
+    ("another etcd's data", &[Says("m1", "preflight.etcd-data", "member\n")]),
     (
         "a file system of its own for etcd",
         &[
-            Says("m1", "the folder for etcd's data is empty", "lost+found\n"),
+            Says("m1", "preflight.etcd-data", "lost+found\n"),
             Inventory("ignore-preflight = []", "ignore-preflight = ['DirAvailable--var-lib-etcd']"),
         ],
     ),
@@ -515,46 +496,36 @@ const CASES: &[(&str, &[Wrong])] = &[
         "folders of others on the way to etcd's data",
         &[Says(
             "m1",
-            "only root can replace the folder for etcd's data",
+            "preflight.etcd-folder",
             "/srv is writable by all users (mode 1777)\n/srv/etcd belongs to uid 1000\n",
         )],
     ),
-    ("static pods", &[Says("m1", "no static pods exist yet", "etcd.yaml\nkube-apiserver.yaml\n")]),
+    ("static pods", &[Says("m1", "preflight.static-pods", "etcd.yaml\nkube-apiserver.yaml\n")]),
     (
         "another network plugin",
-        &[Says(
-            "w1",
-            "no other network plugin is configured",
-            "05-cilium.conflist\n87-podman-bridge.conflist\n",
-        )],
+        &[Says("w1", "preflight.cni", "05-cilium.conflist\n87-podman-bridge.conflist\n")],
     ),
-    (
-        "a network plugin that comes later",
-        &[Says("w1", "no other network plugin is configured", "87-podman-bridge.conflist\n")],
-    ),
+    ("a network plugin that comes later", &[Says("w1", "preflight.cni", "87-podman-bridge.conflist\n")]),
     (
         "another network plugin, with a network of one's own",
         &[
-            Says("w1", "no other network plugin is configured", "05-cilium.conflist\n"),
+            Says("w1", "preflight.cni", "05-cilium.conflist\n"),
             Inventory("[kubelet]", "network = 'none'\n[kubelet]"),
         ],
     ),
     (
         "another network plugin that is downgraded to a warning",
         &[
-            Says("w1", "no other network plugin is configured", "05-cilium.conflist\n"),
+            Says("w1", "preflight.cni", "05-cilium.conflist\n"),
             Inventory("ignore-preflight = []", "ignore-preflight = ['all']"),
         ],
     ),
-    (
-        "another pod network",
-        &[Says("w1", "no interface of an earlier pod network is left", "cali0f1e2d3c4b5\nvxlan.calico\n")],
-    ),
+    ("another pod network", &[Says("w1", "preflight.pod-network", "cali0f1e2d3c4b5\nvxlan.calico\n")]),
     (
         "what else an earlier cluster left",
         &[Says(
             "w1",
-            "whether an earlier cluster left anything else",
+            "preflight.leftovers",
             "3 pod folders, with volumes, in /var/lib/kubelet/pods (unmount the volumes, then delete the folders)\n41 iptables rules (a reboot removes them)\n",
         )],
     ),
@@ -562,7 +533,7 @@ const CASES: &[(&str, &[Wrong])] = &[
         "a firewall, another runtime, a reboot, no time service",
         &[Says(
             "w1",
-            "whether anything on the machine may interfere with Kubernetes",
+            "preflight.beside",
             "ufw is active: it must allow the ports of Kubernetes between nodes, and the traffic of pods\ndocker also runs on the machine\na reboot is pending\nno time service runs: certificates need synchronized clocks\n",
         )],
     ),
@@ -754,7 +725,7 @@ const CASES: &[(&str, &[Wrong])] = &[
         "the Kubernetes repository with another key",
         &[Says(
             "w1",
-            "no package source conflicts with the Kubernetes repository",
+            "preflight.package-sources",
             "/etc/apt/sources.list.d/k8s.sources:2: Conflicting values set for option Signed-By regarding source https://pkgs.k8s.io/core:/stable:/v1.36/deb/ /: /etc/apt/keyrings/mine.asc != /etc/apt/keyrings/kubernetes-apt-keyring.asc\n",
         )],
     ),
@@ -786,7 +757,7 @@ const CASES: &[(&str, &[Wrong])] = &[
             Facts("w1", "init systemd", "init runit"),
             Says("w1", CGROUPS, "version 1\n"),
             Facts("m1", "cpus 2", "cpus 1"),
-            Says("m1", "the folder for etcd's data is empty", "member\n"),
+            Says("m1", "preflight.etcd-data", "member\n"),
             Facts("m1", "route 198.18.0.0/24", "route 10.244.7.0/24"),
         ],
     ),
@@ -882,7 +853,7 @@ const FINE: &[(&str, &[Wrong])] = &[
             Tries("w1", "packages", "versions 1.34.2-1.1\n"),
         ],
     ),
-    ("flannel's own file", &[Says("w1", "no other network plugin is configured", "10-flannel.conflist\n")]),
+    ("flannel's own file", &[Says("w1", "preflight.cni", "10-flannel.conflist\n")]),
     (
         "one name server of two that is the machine itself",
         &[Says("w1", DNS, "in /etc/resolv.conf\nnameserver 127.0.0.1\nnameserver 10.0.0.1\n")],
@@ -909,13 +880,13 @@ const FINE: &[(&str, &[Wrong])] = &[
     ("a machine that cannot list its addresses", &[Facts("w1", "address eth0 198.18.0.12\n", "")]),
     ("an API that is far away", &[Tries("w1", "tcp 198.18.0.11 6443", "ok 90000")]),
 ];
-const CGROUPS: &str = "the machine has the cgroups that the kubelet needs";
-const KERNEL: &str = "the kernel has the options that kubeadm looks for";
-const STARTS: &str = "no local file changes how containerd and the kubelet start";
-const FLAGS: &str = "no flags for the kubelet are set outside the inventory";
-const REMOVALS: &str = "no package has to be removed for containerd and Kubernetes";
-const DISK: &str = "there is enough disk space where Kubernetes writes";
-const DNS: &str = "pods get name servers that they can reach";
+const CGROUPS: &str = "preflight.cgroups";
+const KERNEL: &str = "preflight.kernel-config";
+const STARTS: &str = "preflight.unit-files";
+const FLAGS: &str = "preflight.kubelet-flags";
+const REMOVALS: &str = "preflight.package-removals";
+const DISK: &str = "preflight.disk";
+const DNS: &str = "preflight.name-servers";
 
 #[tokio::test]
 async fn a_machine_without_problems_gets_no_message() {

@@ -408,12 +408,12 @@ fn kube_proxy_in_the_wrong_mode_gets_a_new_pod() {
     }
 }
 
-fn wanted(cluster: &Cluster, node: &Node, that: &str) -> Want {
+fn wanted(cluster: &Cluster, node: &Node, id: &str) -> Want {
     let pki = common::pki(cluster);
     let has = ["client-certificate", "receipt"].map(String::from).into();
     let (machine, fleet) = (Machine { has, ..Machine::default() }, Fleet::default());
     let wants = common::wants((cluster, node), &pki, (&machine, &fleet), OffsetDateTime::now_utc());
-    wants.into_iter().find(|(.., want)| want.that == that).unwrap_or_else(|| panic!("no want {that}")).2
+    wants.into_iter().find(|(.., want)| want.id.to_string() == id).unwrap_or_else(|| panic!("no want {id}")).2
 }
 
 #[test]
@@ -424,12 +424,12 @@ fn each_fault_changes_the_verdict_of_one_want() {
         assert!(ALL.contains(of));
         ALL.replace(of, is)
     };
-    let that = [
-        "no process that the node needs is stopped",
-        "the kubelet answers",
-        "the kubelet runs with the arguments of its files",
-        "kube-proxy answers",
-        "kube-proxy runs in its configured mode",
+    let ids = [
+        "processes.stopped",
+        "processes.kubelet",
+        "processes.kubelet-arguments",
+        "processes.kube-proxy",
+        "processes.kube-proxy-mode",
     ];
     let [holds, differs, unknown, unchecked] = ["holds", "differs", "unknown", "unchecked"];
     let rows: [(String, [&str; 5]); 14] = [
@@ -469,8 +469,8 @@ fn each_fault_changes_the_verdict_of_one_want() {
         ),
     ];
     let cluster = common::lab();
-    let verdict = |answer: &str, that: &str| {
-        let Expect::Judged(judge) = wanted(&cluster, &cluster.nodes[1], that).expect else { panic!() };
+    let verdict = |answer: &str, id: &str| {
+        let Expect::Judged(judge) = wanted(&cluster, &cluster.nodes[1], id).expect else { panic!() };
         match judge(answer) {
             Verdict::Holds => holds,
             Verdict::Differs { .. } => differs,
@@ -480,7 +480,7 @@ fn each_fault_changes_the_verdict_of_one_want() {
         }
     };
     for (answer, expected) in &rows {
-        assert_eq!(that.map(|that| verdict(answer, that)), *expected, "{answer}");
+        assert_eq!(ids.map(|id| verdict(answer, id)), *expected, "{answer}");
     }
 }
 
@@ -489,9 +489,9 @@ fn all_process_wants_share_one_question() {
     let cluster = common::lab();
     let asks: Vec<Ask> = [0, 1]
         .map(|node| {
-            let of = |that| wanted(&cluster, &cluster.nodes[node], that).ask;
-            let ask = of("no process that the node needs is stopped");
-            assert_eq!(of("the API's Service answers"), ask, "both wants share this question");
+            let of = |id| wanted(&cluster, &cluster.nodes[node], id).ask;
+            let ask = of("processes.stopped");
+            assert_eq!(of("connectivity.service"), ask, "both wants share this question");
             ask
         })
         .into();

@@ -41,14 +41,14 @@ struct Wanted {
 
 /// The want of this step on w1, judged by `answer`. `has` are the traces on w1. The fix has its credential, as a run adds
 /// it.
-fn want(pki: &ClusterPki, (step, that): (&str, &str), has: &[&str], answer: &str) -> Wanted {
+fn want(pki: &ClusterPki, (step, id): (&str, &str), has: &[&str], answer: &str) -> Wanted {
     let cluster = common::lab();
     let machine = Machine { has: has.iter().map(|trace| trace.to_string()).collect(), ..Machine::default() };
     let fleet = Fleet { exists: true, init_node: "m1".into(), ..Fleet::default() };
     let now = OffsetDateTime::now_utc();
     let wants = common::wants((&cluster, &cluster.nodes[1]), pki, (&machine, &fleet), now);
-    let found = wants.into_iter().find(|(_, its, want)| *its == step && want.that == that);
-    let want = found.unwrap_or_else(|| panic!("no want {that}")).2;
+    let found = wants.into_iter().find(|(_, its, want)| *its == step && want.id.to_string() == id);
+    let want = found.unwrap_or_else(|| panic!("no want {id}")).2;
     let signed = pki.sign(want.credential.as_ref().unwrap(), &cluster, Duration::ZERO, now).unwrap();
     let script = match &want.fix {
         Fix::Run(script) | Fix::Unit { script, .. } => script.to_string(),
@@ -63,7 +63,7 @@ fn certificate(pki: &ClusterPki, credential: &Credential, made: OffsetDateTime) 
     pki.sign(credential, &common::lab(), Duration::ZERO, made).unwrap().pair.cert
 }
 
-const VALID: (&str, &str) = ("kubeconfigs", "the kubelet has a valid certificate");
+const VALID: (&str, &str) = ("kubeconfigs", "kubeconfigs.kubelet-certificate");
 const WAS: [&str; 2] = ["pki/ca.crt", "receipt"];
 
 fn has_no_key(place: &Place) -> bool {

@@ -98,33 +98,27 @@ pub fn pipe(command: &mut Command, input: &str) -> Output {
 
 /// The answer of a machine that passes all preflight checks to a preflight question.
 pub fn fit(want: &Want) -> &'static str {
-    match want.that.as_str() {
-        "the machine has the cgroups that the kubelet needs" => {
-            "version 2 cpuset cpu io memory hugetlb pids\n"
-        }
-        "the kernel is one that Kubernetes is tested with" => "6.12.41+deb13-amd64\n",
-        "the kernel has the options that kubeadm looks for" => {
+    match want.id.to_string().as_str() {
+        "preflight.cgroups" => "version 2 cpuset cpu io memory hugetlb pids\n",
+        "preflight.kernel-version" => "6.12.41+deb13-amd64\n",
+        "preflight.kernel-config" => {
             "NAMESPACES\nNET_NS\nPID_NS\nIPC_NS\nUTS_NS\nCPUSETS\nMEMCG\nINET\nEXT4_FS\nPROC_FS\n\
              NETFILTER_XT_TARGET_REDIRECT\nNETFILTER_XT_MATCH_COMMENT\nFAIR_GROUP_SCHED\nCGROUPS\nCGROUP_BPF\n\
              CGROUP_PIDS\nCGROUP_SCHED\n"
         }
-        "there is enough disk space where Kubernetes writes"
-        | "there are enough free inodes where Kubernetes writes"
-        | "containerd's file system supports overlay file systems"
-        | "no folder that Kubernetes writes to is mounted read-only"
-        | "no folder for programs is mounted noexec" => {
+        "preflight.disk"
+        | "preflight.inodes"
+        | "preflight.snapshotter"
+        | "preflight.read-only"
+        | "preflight.noexec" => {
             "/etc/kubernetes / 20000 900000 1000000 rw,relatime ext4\n/opt/cni/bin / 20000 900000 1000000 rw,relatime ext4\n\
              /usr/bin / 20000 900000 1000000 rw,relatime ext4\n/var/lib/containerd / 20000 900000 1000000 rw,relatime ext4\n\
              /var/lib/kubelet / 20000 900000 1000000 rw,relatime ext4\n/var/log / 20000 900000 1000000 rw,relatime ext4\n\
              /var/lib/dpkg/info / 20000 900000 1000000 rw,relatime ext4\n/var/lib/etcd / 20000 900000 1000000 rw,relatime ext4\n"
         }
-        "the kernel log is readable" => "yes\n",
-        "there is a default route"
-        | "whether the default route uses the interface with the cluster address" => {
-            "default via 198.18.0.1 dev eth0\n"
-        }
-        "pods get name servers that they can reach"
-        | "whether pods get all name servers and search domains" => {
+        "preflight.kernel-log" => "yes\n",
+        "preflight.default-route" | "preflight.cluster-network" => "default via 198.18.0.1 dev eth0\n",
+        "preflight.name-servers" | "preflight.name-server-limits" => {
             "in /etc/resolv.conf\nnameserver 198.18.0.1\nsearch example.org\n"
         }
         _ => "",

@@ -36,7 +36,10 @@ fn mutated_ranges_do_not_break_the_inventory() {
 fn reply(bodies: &[(&str, i32, &str)]) -> String {
     bodies
         .iter()
-        .map(|(out, status, err)| format!("{out}\n{BOUNDARY} {status}\n{err}\n{BOUNDARY}\n"))
+        .enumerate()
+        .map(|(number, (out, status, err))| {
+            format!("{out}\n{BOUNDARY} {number} {status}\n{err}\n{BOUNDARY}\n")
+        })
         .collect()
 }
 
@@ -76,7 +79,7 @@ fn mutated_replies_do_not_break_the_parser() {
         ("1795278002.5\n", 0, ""),
     ]);
     let (machine, right) = probe::answers(whole.as_bytes(), &asks, BOUNDARY).unwrap();
-    assert!(right.iter().all(|answer| matches!(answer, Answer::Said(_))), "the seed is right: {right:?}");
+    assert!(!right.iter().any(|answer| matches!(answer, Answer::Unknown(_))), "the seed is right: {right:?}");
     assert_eq!(machine.took, 1.25);
     let late = whole.replace("yes\n\n", &format!("\n{BOUNDARY} late 10 4711 df\n\n"));
     assert_eq!(probe::late(late.as_bytes(), &asks, BOUNDARY, &probe::Limits::default()).len(), 1, "{late}");

@@ -129,7 +129,7 @@ async fn an_excluded_clone_blocks_its_twin() {
         fleet.limit = only(&[limit]);
         let (mut work, _) = fleet.look().await;
         let errors = work.preflight(("demo.trust", true)).errors;
-        named.push(errors.iter().any(|error| error.what.starts_with("has the machine-id of w1")));
+        named.push(errors.iter().any(|error| error.what.starts_with("has the same machine-id as w1")));
     }
     assert_eq!(named, [true, false]);
 }

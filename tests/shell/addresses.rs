@@ -95,7 +95,10 @@ fn no_address_is_freed_if_containerd_does_not_answer() {
             for call in ["addresses_taken", "addresses_free"] {
                 let output = root.lib(shell, &format!("{ADDRESSES}\n{call}"));
                 assert!(!output.status.success(), "{shell}: {call}");
-                assert!(text(&output.stderr).contains("containerd does not say"), "{shell}: {call}");
+                assert!(
+                    text(&output.stderr).contains("containerd does not list its pods"),
+                    "{shell}: {call}"
+                );
             }
         }
         assert_eq!(left(&root).len(), 5, "{shell}");

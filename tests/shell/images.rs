@@ -12,10 +12,7 @@ fn want() -> Want {
     let cluster = lab();
     let seen = (&Machine::default(), &Fleet::default());
     let all = wants((&cluster, &cluster.nodes[1]), &pki(&cluster), seen, OffsetDateTime::now_utc());
-    all.into_iter()
-        .map(|(.., want)| want)
-        .find(|want| want.that == "the images that every node needs are pulled")
-        .unwrap()
+    all.into_iter().map(|(.., want)| want).find(|want| want.id.to_string() == "runtime.images").unwrap()
 }
 
 /// A machine whose containerd has these images. Its registry has every image except `refused`.
