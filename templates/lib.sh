@@ -308,8 +308,8 @@ retry() {
   retry_ends=$((retry_since + WAIT_TIMEOUT))
   until "$@" 2>"$RUN/patience"; do
     [ $? != 76 ] || { printf '%s\n' "waiting does not help: $(sed '2,$s/^/  /' "$RUN/patience")" >&2; return 1; }
-    if [ "$(date +%s)" -ge "$retry_ends" ]; then sed 's/^/  /' "$RUN/patience" >&2; timed_out >&2; return 1; fi
     if why=$(fatal_log_line "$retry_since"); then printf '%s\n' "waiting does not help: $why" >&2; return 1; fi
+    if [ "$(date +%s)" -ge "$retry_ends" ]; then sed 's/^/  /' "$RUN/patience" >&2; timed_out >&2; return 1; fi
     ${BETWEEN_TRIES:-:} || :
     renew
     sleep 0.5
