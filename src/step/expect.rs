@@ -7,6 +7,11 @@ use serde_json::Value;
 use super::{Confirmation, Edit, Want};
 use crate::fleet::Blocked;
 
+/// Judges the content of a file, or `None` if it does not exist.
+pub type PresenceJudge = Arc<dyn Fn(Option<&str>) -> Verdict + Send + Sync>;
+/// Judges objects. `None` is one that does not exist.
+pub type ObjectsJudge = Arc<dyn Fn(&[Option<Value>]) -> Verdict + Send + Sync>;
+
 /// The right answer.
 #[derive(Clone)]
 pub enum Expect {
@@ -19,9 +24,9 @@ pub enum Expect {
     /// Any text that this finds right.
     Judged(Arc<dyn Fn(&str) -> Verdict + Send + Sync>),
     /// As `Judged`, where the file or the unit may not exist.
-    JudgedPresence(Arc<dyn Fn(Option<&str>) -> Verdict + Send + Sync>),
+    JudgedPresence(PresenceJudge),
     /// Any objects that this finds right.
-    JudgedObjects(Arc<dyn Fn(&[Option<Value>]) -> Verdict + Send + Sync>),
+    JudgedObjects(ObjectsJudge),
     /// Any answer. Nothing is wanted of this machine.
     Anything,
 }

@@ -109,7 +109,7 @@ fn control_plane(cx: &Cx, enter: &Sh) -> Want {
                     labels.is_some_and(|labels| labels.get("node-role.kubernetes.io/control-plane").is_some())
                 };
                 let is_there = object.as_ref().is_some_and(|object| !is_node || marked(object));
-                if !is_there && !(*others && through) {
+                if !(is_there || *others && through) {
                     missing.push(name.clone());
                 }
             }
