@@ -247,6 +247,13 @@ pub struct Ssh {
 /// The folder in which etcd keeps its data, unless the inventory names another one. It is kubeadm's default.
 pub const ETCD_DIR: &str = "/var/lib/etcd";
 
+/// Whether `ignore-preflight` has this check, or all checks. Small and capital letters are the same, as in kubeadm.
+pub fn is_ignored(ignore_preflight: &[String], check: &str) -> bool {
+    let is_same =
+        |name: &String| [check, kubeadm_checks::ALL].iter().any(|other| name.eq_ignore_ascii_case(other));
+    ignore_preflight.iter().any(is_same)
+}
+
 impl Cluster {
     pub fn control_planes(&self) -> impl Iterator<Item = &Node> {
         self.nodes.iter().filter(|node| node.is_control_plane())
@@ -270,9 +277,7 @@ impl Cluster {
 
     /// Whether a failure of this check is only a warning, and no reason to quarantine a machine.
     pub fn ignores(&self, check: &str) -> bool {
-        self.ignore_preflight
-            .iter()
-            .any(|name| [check, kubeadm_checks::ALL].iter().any(|other| name.eq_ignore_ascii_case(other)))
+        is_ignored(&self.ignore_preflight, check)
     }
 
     /// The folder in which etcd keeps its data on control planes. Everything that asks for that data uses this.
