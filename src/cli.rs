@@ -49,13 +49,13 @@ pub struct Cli {
 enum Command {
     /// Write an inventory from the addresses of your machines. Connects to no machine.
     New(new::New),
-    /// Check the inventory for mistakes. Connects to no machine.
+    /// Check the inventory for mistakes. Downloads addons, and connects to no machine.
     Check(check::Check),
-    /// Test SSH and sudo on every machine. Changes nothing.
+    /// Test SSH and sudo on every machine. Changes no machine.
     SshCheck(ssh_check::SshCheck),
-    /// Show how the machines differ from the inventory. Changes nothing.
+    /// Show how the machines differ from the inventory. Changes no settings on them.
     Plan(plan::Plan),
-    /// Show the state of all nodes on one screen. Changes nothing.
+    /// Show the state of all nodes on one screen. Changes no machine.
     Status(status::Status),
     /// Create or repair the cluster. Asks before it changes anything.
     Apply(apply::Apply),

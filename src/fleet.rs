@@ -201,7 +201,7 @@ fn wrong_clocks(clocks: &BTreeMap<String, f64>) -> Vec<Error> {
     let others = if clocks.len() == 1 { "this computer's" } else { "the others" };
     let machines = clocks.iter().filter_map(|(node, ahead)| {
         let off = off(*ahead, others)?;
-        Some(Error::new(Kind::Refused, format!("its clock is {off}")).on(node).hint(
+        Some(Error::new(Kind::Refused, format!("the clock is {off}")).on(node).hint(
             "set the clock, preferably with a time service such as chrony; certificates are not valid at a wrong time",
         ))
     });
@@ -290,7 +290,7 @@ pub(super) mod tests {
         };
         assert_eq!(findings(&cluster(), &heard(&machines), &clocks(0.0, 0.5, 59.0)), []);
         let wrong = findings(&cluster(), &heard(&machines), &clocks(0.0, 0.5, 61.0));
-        assert_eq!((wrong.len(), wrong[0].what.as_str()), (1, "its clock is 61 s ahead of the others"));
+        assert_eq!((wrong.len(), wrong[0].what.as_str()), (1, "the clock is 61 s ahead of the others"));
         machines.get_mut("w1").unwrap().hostname = "m1".into();
         let twice = findings(&cluster(), &heard(&machines), &clocks(0.0, 0.0, 0.0));
         assert_eq!((twice.len(), twice[0].what.as_str()), (1, "duplicate host name m1, also on m1"));
@@ -357,8 +357,8 @@ pub(super) mod tests {
         };
         let on = |node: &str, what: &str| vec![(Some(node.to_string()), what.to_string())];
         assert_eq!(said(&[("m1", 59.0)]), []);
-        assert_eq!(said(&[("m1", 3600.4)]), on("m1", "its clock is 3600 s ahead of this computer's"));
-        assert_eq!(said(&[("m1", 1.0), ("w1", -90.0)]), on("w1", "its clock is 90 s behind the others"));
+        assert_eq!(said(&[("m1", 3600.4)]), on("m1", "the clock is 3600 s ahead of this computer's"));
+        assert_eq!(said(&[("m1", 1.0), ("w1", -90.0)]), on("w1", "the clock is 90 s behind the others"));
         let ours = "the clock of this computer is 3600 s behind the machines'".to_string();
         assert_eq!(said(&[("m1", 3600.0), ("w1", 3600.0), ("w2", 3601.0)]), [(None, ours.clone())]);
         assert_eq!(said(&[("m1", 3600.0), ("w1", 3600.0)]), [(None, ours)]);

@@ -118,7 +118,7 @@ pub struct Host<S> {
     api_answers: bool,
     /// The answers to `extra_asks`, in their order. Empty before the machine has answered.
     pub extra_answers: Vec<Answer>,
-    /// How far its clock is ahead of the operator's, in seconds.
+    /// How far the clock is ahead of the operator's, in seconds.
     clock: f64,
     /// The reason why this host is quarantined.
     pub quarantined: Option<Error>,

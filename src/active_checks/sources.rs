@@ -106,7 +106,7 @@ pub fn judge_packages(cluster: &Cluster, node: &Node, answer: &str) -> Vec<Findi
             }
             "containerd" if too_old(versions) => Error::new(
                 Kind::Refused,
-                format!("its repositories have containerd {versions}, which is too old"),
+                format!("the package repositories have containerd {versions}, which is too old"),
             )
             .hint("add a repository with containerd 1.7 or newer, then run apt-get update"),
             _ => continue,

@@ -36,7 +36,7 @@ pub(super) async fn check(args: &Check) -> Outcome {
     cluster.warnings.iter().for_each(|words| report::err(&format!("! {words}")));
     let wants = every_want(&cluster, &pki).map_err(one)?;
     report::err(&format!(
-        "✔ {}: {}, kubernetes {}, {}",
+        "✔ {} is valid: {}, Kubernetes {}; a plan runs {}",
         path.display(),
         count(cluster.nodes.len(), "node"),
         cluster.kubernetes,

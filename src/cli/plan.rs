@@ -90,7 +90,7 @@ pub(super) fn unknown(plan: &Changes) -> Option<Error> {
         Error::new(Kind::Unknown, format!("cannot determine whether {}", after_whether(&change.that)))
             .on(node);
     let error =
-        error.answered(format!("the machine answered: {why}")).answered(format!("the question was: {asked}"));
+        error.answered(format!("the machine answered: {why}")).answered(format!("the check runs: {asked}"));
     let of_node = plan.iter().filter(|(other, _)| other == node).flat_map(|(_, changes)| changes);
     let first = of_node.filter(|change| change.state == State::Ready).count();
     Some(match first {

@@ -40,7 +40,7 @@ pub(super) struct FleetArgs {
     /// Print events as JSON on standard output, one object per line.
     #[arg(long, help_heading = "Output")]
     pub json: bool,
-    /// Show every question with its answer, and every script with its output. Secrets are hidden.
+    /// Show every check with its answer, and every script with its output. Secrets are hidden.
     #[arg(long, short, help_heading = "Output")]
     pub verbose: bool,
     /// Append everything that --verbose shows to this file.

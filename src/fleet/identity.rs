@@ -172,7 +172,7 @@ fn elsewhere(node: &Node, machine: &Machine) -> Option<Finding> {
     let has: Vec<String> =
         machine.addresses.keys().filter(|ip| reaches_others(ip)).map(IpAddr::to_string).collect();
     let error =
-        Error::new(Kind::Refused, format!("its cluster address {} is on none of its interfaces", node.ip))
+        Error::new(Kind::Refused, format!("no network interface has the cluster address {}", node.ip))
             .on(&node.name)
             .because(format!("found: {}", has.join(", ")))
             .hint(format!(
@@ -206,7 +206,7 @@ fn somebody_elses(cluster: &Cluster, node: &Node, machines: &Machines, holders: 
     let has_it = heard(machines, node).is_some_and(|machine| machine.addresses.contains_key(&node.ip));
     let (told, what) = match ours || worker && has_it {
         true => (other, format!("has {}, the cluster address of {name}", node.ip)),
-        false => (name, format!("its cluster address {} is also on {other}", node.ip)),
+        false => (name, format!("the cluster address {} is also on {other}", node.ip)),
     };
     let error = Error::new(Kind::Refused, what)
         .on(told)
@@ -225,7 +225,7 @@ fn in_the_way(cluster: &Cluster, node: &Node, machine: &Machine) -> Vec<Finding>
     let clash = |(field, range): &(&str, IpNet), route: &IpNet| {
         let (inside, around) = (range.contains(route), route.contains(range));
         (inside || around).then(|| {
-            let what = format!("its route to {route} overlaps {field} = \"{range}\" of the cluster");
+            let what = format!("the route to {route} overlaps {field} = \"{range}\" of the cluster");
             let why = if inside {
                 "packets to these addresses would take that route"
             } else {

@@ -118,7 +118,7 @@ fn changed_identity(cluster: &Cluster, node: &Node, machine: &Machine) -> Option
     }
     let error = Error::new(
         Kind::Refused,
-        "its cluster was created with other settings, which cannot be changed in place",
+        "the cluster was created with other settings, which cannot be changed in place",
     );
     let error = differences.iter().fold(error.on(&node.name), Error::answered);
     Some(

@@ -33,7 +33,7 @@ pub fn report(errors: &[Error], text: &str, mistakes: &mut Mistakes) {
         match says {
             TWICE => {
                 let what = text.get(at.clone()).unwrap_or_default();
-                mistakes.add(&at, format!("`{what}` is defined twice: here, and further up"));
+                mistakes.add(&at, format!("`{what}` is defined twice: here, and in an earlier line"));
             }
             _ if bare.iter().any(|start| says.starts_with(start)) => {
                 mistakes.add_help(&at, says, "put text in quotes: \"1.36.3\", \"198.18.0.11\"");

@@ -11,7 +11,7 @@ use crate::shell::Shell;
 use crate::step::Fix;
 
 /// The hint for a question that had no answer.
-pub const CANNOT_TELL: &str = "find out on the machine why the question fails (-v shows all questions); ironstrap changes nothing in an unknown state";
+pub const CANNOT_TELL: &str = "find out on the machine why the check fails (-v shows the commands of all checks); ironstrap changes nothing in an unknown state";
 
 /// How long the answer about an `eventually` want may stay unknown. kube-proxy and CoreDNS need up to a minute to find an
 /// API server again that was away for half a minute.
@@ -105,6 +105,6 @@ fn cannot_tell(node: &str, change: &Change) -> Error {
     )
     .on(node)
     .answered(format!("the machine answered: {why}"))
-    .because(format!("the question was: {}", asked.lines().next().unwrap_or_default()))
+    .because(format!("the check runs: {}", asked.lines().next().unwrap_or_default()))
     .hint(CANNOT_TELL)
 }

@@ -47,7 +47,7 @@ impl<S: Shell> Reconciler<S> {
         let most = host.shell.limits().machine(&self.run, nodes.try_into().unwrap_or(u32::MAX));
         let most = most + self.drains();
         most.checked_sub(host.progress.spent).filter(|left| !left.is_zero()).ok_or_else(|| {
-            let what = format!("its fixes have taken more than {} in this run", told(most));
+            let what = format!("the fixes have taken more than {} in this run", told(most));
             Error::new(Kind::Failed, what)
                 .on(&host.node.name)
                 .hint("find out on the machine what they wait for, then run the command again")

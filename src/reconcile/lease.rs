@@ -61,8 +61,8 @@ impl<S: Shell> Reconciler<S> {
             ),
             None if self.run.take_over => return None,
             None => (
-                format!("is held by {}", lease.holder()),
-                "wait until that run has ended, or use --take-over; the lease of a dead run ends after two minutes",
+                format!("is being changed by {}", lease.holder()),
+                "wait until that run has ended; if it was killed, its lock expires after two minutes, and --take-over takes the machine at once",
             ),
         };
         Some(Error::new(Kind::Busy, what).on(&host.node.name).hint(hint))

@@ -116,14 +116,14 @@ fn preflight_errors<'a>(node: &'a Node, preflight: &'a [Change]) -> impl Iterato
         .heard(why)
         .hint(CANNOT_TELL),
         (_, Fix::ByHand(hint)) => {
-            let error = Error::new(Kind::Refused, format!("check failed: {}", change.that)).hint(hint);
+            let error = Error::new(Kind::Refused, format!("requirement not met: {}", change.that)).hint(hint);
             let facts = [("found", &change.have), ("required", &change.want)];
             let told = facts.iter().filter(|(_, text)| !text.is_empty());
             told.fold(error, |error, (what, text)| {
                 error.because(format!("{what}: {}", text.replace('\n', ", ")))
             })
         }
-        _ => Error::new(Kind::Refused, format!("check failed: {}", change.that)),
+        _ => Error::new(Kind::Refused, format!("requirement not met: {}", change.that)),
     };
     let mut unanswered = BTreeSet::new();
     let once = move |change: &&Change| match &change.state {

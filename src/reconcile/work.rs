@@ -95,7 +95,7 @@ pub(super) struct FailureScope {
 pub(super) struct Said {
     pub machine: Machine,
     pub answers: Vec<Answer>,
-    /// How far its clock is ahead of the operator's, in seconds.
+    /// How far the clock is ahead of the operator's, in seconds.
     pub clock: f64,
     /// How many times ironstrap asked it.
     pub execs: u32,

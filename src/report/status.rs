@@ -120,7 +120,8 @@ fn head(status: &Status) -> Vec<String> {
         together(&words)
     });
     let wrong: BTreeSet<&str> = status.errors.iter().filter_map(|error| error.node.as_deref()).collect();
-    let wrong = (!wrong.is_empty()).then(|| ("errors", format!("on {}: see below", group::names(wrong))));
+    let wrong =
+        (!wrong.is_empty()).then(|| ("errors", format!("on {}: see the messages", group::names(wrong))));
     let about = [
         (cluster.name.as_str(), format!("kubernetes {}, {}", cluster.kubernetes, cluster.endpoint)),
         ("nodes", shown(&cluster.ready, |ready| format!("{ready} of {} Ready", cluster.nodes))),

@@ -277,7 +277,7 @@ impl Stage {
             Stage::Tcp => (
                 format!("while connecting to {address}: no answer"),
                 format!(
-                    "check that it is up and that no firewall blocks port {}; compare with: {by_hand}",
+                    "check that the machine is up and that no firewall blocks port {}; compare with: {by_hand}",
                     route.port
                 ),
             ),

@@ -173,7 +173,7 @@ fn unreachable(route: &Route, error: &std::io::Error) -> Error {
         _ => format!("cannot connect to {address}"),
     };
     Error::new(Kind::Unreachable, what).because(error.to_string()).hint(format!(
-        "check that it is up and that sshd listens on port {}; compare with: {}",
+        "check that the machine is up and that sshd listens on port {}; compare with: {}",
         route.port,
         route.by_hand()
     ))

@@ -124,12 +124,18 @@ fn told(want: Want) -> Want {
     };
     want.map_verdict(move |verdict| match verdict {
         Verdict::Differs { have, .. } => Verdict::Noted(noted(&that, &have)),
+        Verdict::Unknown(why) => {
+            Verdict::Noted(format!("cannot determine whether {that}, downgraded to a warning: {why}"))
+        }
         verdict => verdict,
     })
 }
 
 fn noted(that: &str, have: &str) -> String {
-    format!("check failed, downgraded to a warning: {that}; found: {}", have.trim_end().replace('\n', ", "))
+    format!(
+        "requirement not met, downgraded to a warning: {that}; found: {}",
+        have.trim_end().replace('\n', ", ")
+    )
 }
 
 /// A want whose answer must be empty. Each line of the answer is something wrong. It has a name by which the inventory can

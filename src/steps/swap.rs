@@ -6,16 +6,16 @@ use crate::step::{Ask, Back, Cx, Step, Undo, Want};
 
 pub const STEP: Step = Step { name: "swap", why: "the kubelet refuses to start while swap is on", wants };
 
-const ACTIVE: &str = r#"while read -r f x; do [ "$f" = Filename ] || echo "$f"; done </proc/swaps"#;
+const ACTIVE: &str = r#"while read -r f _; do [ "$f" = Filename ] || echo "$f"; done </proc/swaps"#;
 
 const SERVICES: Sh = Sh::raw(include_str!("../../templates/swap-services.sh"));
 
 const SERVICES_ON: &str = r#"while read -r u; do
-  [ -z "$u" ] || systemctl enable -q --now "$u" || echo "$u does not start any more"
+  [ -z "$u" ] || systemctl enable -q --now "$u" || echo "cannot start $u"
 done <"$was""#;
 
 const UNITS_ON: &str = r#"while read -r u; do
-  [ -z "$u" ] || systemctl enable -q "$u" || echo "$u does not start any more"
+  [ -z "$u" ] || systemctl enable -q "$u" || echo "cannot enable $u"
 done <"$was""#;
 
 /// Shell that turns swap on again. Swap that is gone, or that each boot creates again, cannot be turned on by its name.

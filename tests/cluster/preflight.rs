@@ -30,7 +30,7 @@ const WRONG: &[(&str, &str, &[&str], &str)] = &[
         "w2",
         "apt-get -qq update && apt-get -qq install -y nftables >/dev/null && nft add table inet mine &&
         nft add chain inet mine forward '{ type filter hook forward priority 0; policy drop; }'",
-        &["its packet filter drops all forwarded packets", "nft inet mine forward: policy drop"],
+        &["the packet filter drops all forwarded packets", "nft inet mine forward: policy drop"],
         "nft delete table inet mine",
     ),
     (

@@ -119,7 +119,7 @@ fn clones_and_routes(world: &World) {
         let run = run.refused(5, "w1", &["has the same machine-id as m1", id.trim()]);
         let run = run.refused(5, "w1", &["claims the SSH host key of m1"]);
         let run = run.refused(5, "w2", &["its cluster address 198.18.0.99 is on none", "198.18.0.13"]);
-        let run = run.refused(5, "m1", &["its route to 10.244.7.0/24 overlaps pods", "10.244.0.0/16"]);
+        let run = run.refused(5, "m1", &["the route to 10.244.7.0/24 overlaps pods", "10.244.0.0/16"]);
         let hints: Vec<&str> = run.events.iter().filter_map(|event| event["hint"].as_str()).collect();
         assert!(hints.iter().any(|hint| hint.contains("systemd-machine-id-setup")), "{hints:#?}");
         assert!(hints.iter().any(|hint| hint.contains("ignore-preflight = [\"Routes\"]")), "{hints:#?}");
@@ -294,8 +294,8 @@ fn second_operator(world: &World) {
     let after: Vec<_> = ["m1", "w1"].map(|node| world.lab.looks(node)).into();
     alice.signal("CONT");
     let alice = alice.end(PATIENCE);
-    bob.refused(9, "m1", &["is held by alice@", "(run "]);
-    herself.refused(9, "m1", &["is held by alice@", "(run "]);
+    bob.refused(9, "m1", &["is being changed by alice@", "(run "]);
+    herself.refused(9, "m1", &["is being changed by alice@", "(run "]);
     same_folder.refused(9, "-", &["is working on cluster demo"]);
     assert_untouched(&before, &after);
     let fixed = alice.good().triples("fixed");
@@ -328,7 +328,7 @@ fn killed_in(world: &World, dir: &Path) -> String {
 fn replaced(world: &World) {
     let copy = world.copy("copy");
     let killed = killed_in(world, &world.dir);
-    let words = ["is held by alice@", "(run "];
+    let words = ["is being changed by alice@", "(run "];
     world.start_as("alice", &copy, &["apply", "--yes"]).end(60).refused(9, "m1", &words);
     let lease = "read -r x r x </run/ironstrap/lease; echo $r";
     assert_eq!(world.lab.ssh("m1", lease).trim(), killed);

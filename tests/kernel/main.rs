@@ -71,7 +71,7 @@ fn complete_plan(vm: &Vm) {
     let out = |note: &&str| !nowhere.iter().any(|words| note.contains(words));
     let notes = plan.events.iter().filter_map(|event| event["note"].as_str()).filter(out);
     let told = [
-        "check failed, downgraded to a warning: the machine has enough CPUs; found: 1 CPU",
+        "requirement not met, downgraded to a warning: the machine has enough CPUs; found: 1 CPU",
         "AppArmor is on, but nothing loads its profiles, so containers run without them (apt-get install apparmor)",
         "no time service runs: certificates need synchronized clocks",
     ];
@@ -161,7 +161,7 @@ fn clock(vm: &Vm) {
         let seconds: f64 = what.split(' ').find_map(|word| word.parse().ok()).unwrap();
         // The observation takes a while on such a machine.
         assert!((3590.0..3620.0).contains(&(seconds - before)), "{what}; before that it was {before}");
-        assert!(what.starts_with("its clock is ") && what.ends_with(" s ahead of this computer's"), "{what}");
+        assert!(what.starts_with("the clock is ") && what.ends_with(" s ahead of this computer's"), "{what}");
         assert!(hint.contains("set the clock"), "{hint}");
     }
     let ahead = vm.seconds_ahead();

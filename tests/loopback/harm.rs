@@ -118,7 +118,7 @@ async fn all_fixes_of_a_machine_share_a_time_limit() {
     others_are_fixed(&outcome);
     let error = &outcome.left[0];
     assert_eq!((outcome.left.len(), error.node.as_deref()), (1, Some("w1")), "{error}");
-    let takes = ["did not end within", "its fixes have taken more than 4 s in this run"];
+    let takes = ["did not end within", "the fixes have taken more than 4 s in this run"];
     assert!(takes.iter().any(|what| error.what.contains(what)), "{error}");
 }
 

@@ -29,7 +29,7 @@ async fn a_lease_of_another_user_stops_the_run() {
     let error = outcome.result.unwrap_err();
     crate::reads("error-lease-held", std::slice::from_ref(&error));
     assert_eq!((error.kind, error.node.as_deref()), (Kind::Busy, Some("w1")));
-    assert!(error.what.starts_with("is held by alice@desk (run thei, since "), "{error}");
+    assert!(error.what.starts_with("is being changed by alice@desk (run thei, since "), "{error}");
     assert_eq!((fleet.machine("w1").read(LEASE), fleet.machine("m1").read(LEASE)), (lease, "absent".into()));
     assert_eq!(fleet.machine("m1").read("etc/toy/switch"), "absent");
 }
@@ -86,7 +86,7 @@ async fn another_directory_of_the_same_user_is_refused() {
         fleet.machine("w1").write(LEASE, &lease);
         let error = fleet.apply().await.result.unwrap_err();
         assert_eq!((error.kind, error.node.as_deref()), (Kind::Busy, Some("w1")), "{error}");
-        assert!(error.what.starts_with("is held by me@here (run thei, since "), "{error}");
+        assert!(error.what.starts_with("is being changed by me@here (run thei, since "), "{error}");
         assert!(error.hint.as_deref().unwrap_or_default().contains("--take-over"), "{error}");
         assert_eq!(fleet.machine("w1").read(LEASE), lease);
         assert_eq!(fleet.machine("m1").read("etc/toy/switch"), "absent");

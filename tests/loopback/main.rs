@@ -414,7 +414,7 @@ async fn every_failed_check_of_a_quarantined_machine_is_reported() {
     assert!(!work.preflight(("demo.trust", true)).blocked);
     let wrong: Vec<&str> = work.hosts()[0].quarantined().map(|error| error.what.as_str()).collect();
     let that = ["systemd is process 1", "the machine has the cgroups that the kubelet needs"];
-    assert_eq!(wrong, that.map(|that| format!("check failed: {that}")));
+    assert_eq!(wrong, that.map(|that| format!("requirement not met: {that}")));
 }
 
 #[tokio::test]

@@ -207,7 +207,7 @@ type Excuse = (&'static str, fn(&Machine));
 
 /// Reasons that a machine may pretend, so that it is not reset.
 const EXCUSES: [Excuse; 4] = [
-    ("is held by eve@laptop", |machine| machine.write(LEASE, &of("eve@laptop", 600))),
+    ("is being changed by eve@laptop", |machine| machine.write(LEASE, &of("eve@laptop", 600))),
     ("ironstrap-x of eve@laptop", |machine| {
         machine.write(LEASE, &of("eve@laptop", 600));
         machine.write("run/systemd/transient/ironstrap-x.service", "");

@@ -60,7 +60,7 @@ fn closed(
             pods = cluster.pods
         );
         let error =
-            Error::new(Kind::Refused, "its packet filter drops all forwarded packets, also those of pods")
+            Error::new(Kind::Refused, "the packet filter drops all forwarded packets, also those of pods")
                 .on(name)
                 .hint(hint);
         let error = chains.iter().fold(error, |error, chain| error.heard(chain.clone()));
@@ -166,7 +166,15 @@ fn unreachable(
         let at = listening.get(node).filter(|_| !outbound);
         let wall = at.and_then(|at| at.firewall.as_deref());
         let numbers: Vec<String> = ports.keys().map(|port| number(*port)).collect();
-        Finding { check: "Reach", error: error.hint(open(wall, node, &numbers, outbound)), harmless: false }
+        let is_other = ports.values().all(|ends| ends.keys().all(|how| *how == STRANGER));
+        let hint = match is_other {
+            true => format!(
+                "find the host that has the address of {node}, or the proxy or NAT rule that redirects {}",
+                numbers.join(", ")
+            ),
+            false => open(wall, node, &numbers, outbound),
+        };
+        Finding { check: "Reach", error: error.hint(hint), harmless: false }
     };
     groups.into_iter().map(finding).collect()
 }

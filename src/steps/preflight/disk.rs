@@ -44,12 +44,11 @@ pub(super) fn wants(cluster: &Cluster, node: &Node) -> Vec<Want> {
         let needs = needs(cluster, node);
         Want::new(id, that).asks(ask(&needs)).judged(move |answer| {
             let found = Place::read(answer).map(|places| wrong(&needs, &places));
-            let have = match found {
-                Some(found) if found.is_empty() => return Verdict::Holds,
-                Some(found) => found.join("\n"),
-                None => format!("an unreadable answer: {answer}"),
-            };
-            Verdict::Differs { have, want: String::new() }
+            match found {
+                Some(found) if found.is_empty() => Verdict::Holds,
+                Some(found) => Verdict::Differs { have: found.join("\n"), want: String::new() },
+                None => Verdict::Unknown(format!("unreadable output of df: {answer}")),
+            }
         })
     };
     let room = want("preflight.disk", "there is enough disk space where Kubernetes writes", little_room)

@@ -111,15 +111,14 @@ fn many_names(cluster: &Cluster) -> Want {
             let mut notes = Vec::new();
             match servers {
                 0 => notes.push(
-                    "its resolv.conf has no name server: pods cannot resolve names outside the cluster"
+                    "resolv.conf has no name server: pods cannot resolve names outside the cluster"
                         .to_string(),
                 ),
                 1..=3 => {}
-                _ => notes
-                    .push(format!("its resolv.conf has {servers} name servers: pods get only the first 3")),
+                _ => notes.push(format!("resolv.conf has {servers} name servers: pods get only the first 3")),
             }
             if domains > 32 {
-                notes.push(format!("its resolv.conf has {domains} search domains: pods get only 32"));
+                notes.push(format!("resolv.conf has {domains} search domains: pods get only 32"));
             }
             if notes.is_empty() { Verdict::Holds } else { Verdict::Noted(notes.join("; ")) }
         })
