@@ -46,7 +46,8 @@ fn twice<T: Hash + Eq + std::fmt::Display>(
                 mistakes.add(at(node), format!("another node is already {says} {value}"));
             }
             Some(first) => {
-                mistakes.add(at(node), format!("{name} and {first} are both {says} {value}"));
+                let both = format!("{name} and {first} are both {says} {value}");
+                mistakes.add_help(at(node), both, "each node needs its own");
             }
             None => {
                 seen.insert(value, name);

@@ -349,8 +349,8 @@ fn below(status: &Status) -> Vec<String> {
     lines.extend(unchecked(&status.nodes));
     lines.extend(status.notes.iter().map(|note| format!("! {note}")));
     if status.changes > 0 {
-        let differences = count(status.changes, "difference");
-        lines.push(format!("{differences} from the inventory; `ironstrap plan` shows more"));
+        let checks = count(status.changes, "check");
+        lines.push(format!("{checks} did not pass, or could not run; `ironstrap plan` shows more"));
     }
     lines
 }
