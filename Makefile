@@ -31,7 +31,7 @@ own-lab:
 
 # With a test beside it, the program has the same dependencies as all tests, and each is compiled once (tests/lanes).
 cluster: tools own-lab
-	cargo build --locked --bin ironstrap --test architecture
+	cargo build --locked --bin ironstrap --test it
 	$(LAB) up
 	$(LAB) exec $(BIN) apply --yes -i $(INVENTORY)
 	@tests/lab/demo $(INVENTORY)

@@ -16,7 +16,7 @@ use rcgen::{CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpos
 use serde_json::{Value, json};
 use time::{Duration, OffsetDateTime};
 
-use crate::common;
+use crate::support;
 
 /// A cluster with its PKI. All of its machines are members.
 pub struct Converged {
@@ -62,7 +62,7 @@ impl Converged {
 
     fn wants(&self, node: &Node, machine: &Machine) -> Vec<Want> {
         let about = (machine, &self.fleet);
-        let wants = common::wants((&self.cluster, node), &self.pki, about, OffsetDateTime::now_utc());
+        let wants = support::wants((&self.cluster, node), &self.pki, about, OffsetDateTime::now_utc());
         wants.into_iter().map(|(_, _, want)| want).collect()
     }
 

@@ -5,12 +5,12 @@
 // clippy sees no test in what the tests share.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
-#[path = "../common/mod.rs"]
-mod common;
 mod converged;
-#[path = "../ssh/relay.rs"]
+#[path = "../it/ssh/relay.rs"]
 mod relay;
 mod served;
+#[path = "../support/mod.rs"]
+mod support;
 
 use std::collections::HashMap;
 use std::path::Path;

@@ -17,8 +17,8 @@ use time::OffsetDateTime;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
 
-use crate::converged::{Converged, Replies};
-use crate::relay;
+use super::converged::{Converged, Replies};
+use super::relay;
 
 /// The state of the machines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -35,7 +35,7 @@ mod registries;
 mod removed;
 mod reset;
 mod rooted;
-#[path = "../common/schemas.rs"]
+#[path = "../support/schemas.rs"]
 mod schemas;
 mod serving;
 mod settings;

@@ -19,7 +19,7 @@ use ironstrap::{active_checks, inventory, status};
 use time::OffsetDateTime;
 use toml::{Table, Value};
 
-use crate::common::{self, fuzz};
+use crate::support::{self, fuzz};
 
 const BOUNDARY: &str = "--0123456789abcdef0123456789abcdef";
 
@@ -278,7 +278,7 @@ fn a_mutated_inventory_is_rejected_or_usable() {
             }
         };
         accepted.set(accepted.get() + 1);
-        let (pki, mut fleet) = (common::pki(&cluster), Fleet::default());
+        let (pki, mut fleet) = (support::pki(&cluster), Fleet::default());
         fleet.init_node = cluster.control_planes().next().unwrap().name.clone();
         // With many nodes, also takes the last one. Its name and address come from a range.
         let few = cluster.nodes.iter().take(2).chain(cluster.nodes.iter().skip(2).last());

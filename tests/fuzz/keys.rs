@@ -8,7 +8,7 @@ use ironstrap::{inventory, pki, yaml};
 use serde_json::Value;
 use time::OffsetDateTime;
 
-use crate::common::{self, fuzz};
+use crate::support::{self, fuzz};
 
 const THEIRS: &str = "# for work\napiVersion: v1\nkind: Config\npreferences: {colors: true}\n\
     clusters:\n- name: work\n  cluster: {server: 'https://work', insecure-skip-tls-verify: true}\n\
@@ -36,8 +36,8 @@ fn others(config: &Value) -> Value {
 
 #[test]
 fn a_kubeconfig_merge_keeps_foreign_entries() {
-    let cluster = common::lab();
-    let pki = common::pki(&cluster);
+    let cluster = support::lab();
+    let pki = support::pki(&cluster);
     let entry = pki.entry(&cluster, "https://10.0.0.11:6443", ("demo", "demo"), &pki.admin);
     let ours = pki::merged(None, &entry).unwrap().text.unwrap();
     let both = pki::merged(Some(THEIRS), &entry).unwrap().text.unwrap();
@@ -80,7 +80,7 @@ fn why_not_admin(pki: &ClusterPki, packed: &str) -> Option<String> {
 
 #[test]
 fn a_mutated_certificate_is_never_accepted() {
-    let pki = common::pki(&common::lab());
+    let pki = support::pki(&support::lab());
     let (ca, admin) = (der(&pki.ca.cert), der(&pki.admin.cert));
     assert_eq!(why_not_admin(&pki, &BASE64_STANDARD.encode(&pki.admin.cert)), None);
     fuzz::each(
@@ -99,7 +99,7 @@ fn a_mutated_certificate_is_never_accepted() {
 
 #[test]
 fn a_mutated_pem_is_never_accepted() {
-    let pki = common::pki(&common::lab());
+    let pki = support::pki(&support::lab());
     let (ca, admin) = (der(&pki.ca.cert), der(&pki.admin.cert));
     let make = |random: &mut fuzz::Random| random.text(&[&pki.ca.cert, &pki.admin.cert]);
     fuzz::each(1500, make, |text| {

@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use crate::common::fuzz;
 use ironstrap::inventory;
 use ironstrap::known_hosts::{KnownHosts, Verdict};
 use ironstrap::probe;
@@ -10,6 +9,8 @@ use ironstrap::report::group;
 use ironstrap::status;
 use ironstrap::step::{Answer, Ask, Object};
 use russh::keys::PublicKey;
+
+use crate::support::fuzz;
 
 const BOUNDARY: &str = "--0123456789abcdef0123456789abcdef";
 

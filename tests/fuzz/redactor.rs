@@ -5,7 +5,7 @@ use base64::prelude::BASE64_STANDARD;
 use ironstrap::secret::{Registry, clean, clean_json, is_forbidden};
 use serde_json::Value;
 
-use crate::common::fuzz;
+use crate::support::fuzz;
 
 /// The pieces of secrets and texts, with quotes, escapes, line ends and invisible characters.
 const PIECES: &[&str] = &[

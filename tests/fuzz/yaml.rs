@@ -6,7 +6,7 @@ use ironstrap::{inventory, template, yaml};
 use regex::Regex;
 use serde_json::{Value, json};
 
-use crate::common::fuzz;
+use crate::support::fuzz;
 
 /// The pieces of strings and keys. Some look like other types to one of the readers. Others are delimiters, blanks and all
 /// kinds of line breaks.

@@ -9,7 +9,7 @@ use russh::keys::ssh_key::LineEnding;
 use super::{In, Refused, Stage, WAY, Way, keygen};
 use crate::world::World;
 
-#[path = "../../ssh/agent.rs"]
+#[path = "../../it/ssh/agent.rs"]
 mod token;
 
 const TOKEN: &str = "Host theta\n  HostName 198.18.0.13\n  Port 2222\n  User ops\n  IdentityFile DIR/id_ed25519_sk\n  IdentitiesOnly yes\n  UserKnownHostsFile DIR/known\n";

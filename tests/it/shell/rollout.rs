@@ -1,0 +1,35 @@
+//! Tests which nodes are named if a DaemonSet does not become available.
+
+use super::{Root, text};
+use crate::support::{owner, shells};
+
+/// What `not_up` prints for the nodes w1, w2 and w3. A pod has its node, its deletionTimestamp and its condition.
+fn faults(shell: &str, pods: &[(&str, &str, &str)]) -> String {
+    let root = Root::new();
+    let lines = pods
+        .iter()
+        .map(|(node, gone, ready)| format!("{}\t{node}\t{gone}\t{ready}\n", owner("DaemonSet/web")));
+    root.write("pods", &lines.collect::<String>());
+    // The request must ask for this field, which shows the pods that are being deleted.
+    root.command("kubectl", "case $* in *.metadata.deletionTimestamp*) cat $ROOT/pods ;; *) exit 1 ;; esac");
+    let functions = std::fs::read_to_string("templates/rollout.sh").unwrap();
+    let script = format!("kubectl() {{ command kubectl \"$@\"; }}\n{functions}\nnot_up web web w1 w2 w3");
+    text(&root.lib(shell, &script).stdout)
+}
+
+const READY: &str = r#"{"status":"True","type":"Ready"}"#;
+const NOT: &str = r#"{"message":"\"status\":\"True\"","status":"False","type":"Ready"}"#;
+
+#[test]
+fn only_workers_that_block_a_rollout_are_at_fault() {
+    for shell in shells() {
+        let gone = "2026-01-01T00:00:00Z";
+        let kept = [("m1", "", READY), ("w1", gone, READY), ("w2", "", READY), ("w3", "", READY)];
+        assert_eq!(faults(shell, &kept), "rollout: DaemonSet/web is not up on w1\n", "{shell}");
+        let not = [("m1", "", READY), ("w1", "", READY), ("w2", "", NOT)];
+        let both = "rollout: DaemonSet/web is not up on w2\nrollout: DaemonSet/web is not up on w3\n";
+        assert_eq!(faults(shell, &not), both, "{shell}");
+        let none = [("m1", "", NOT), ("w1", gone, READY)];
+        assert_eq!(faults(shell, &none), "", "{shell}: no pod of it is ready anywhere");
+    }
+}
