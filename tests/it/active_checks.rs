@@ -3,7 +3,6 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, UdpSocket};
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
@@ -21,7 +20,8 @@ use ironstrap::step::Ask;
 use ironstrap::steps::STAGES;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::support::{lab, pipe, pki, shells};
+use crate::support::root::Root;
+use crate::support::{lab, pipe, pki, run, shells};
 
 /// Ports of Kubernetes, and the ports that the tests use instead. If something on this machine checks whether the ports
 /// of Kubernetes are free, it must not find the tests there.
@@ -241,39 +241,26 @@ async fn an_abandoned_listener_ends_by_itself() {
         .unwrap();
 }
 
-/// A folder that stands for a machine. Its programs are found before those of the real machine.
-struct Root(tempfile::TempDir);
-
-impl Root {
-    fn with(files: &[(&str, &str)]) -> Root {
-        let root = Root(tempfile::tempdir().unwrap());
-        std::fs::create_dir_all(root.0.path().join("tmp")).unwrap();
-        for (name, text) in [("bin/systemctl", "exit 1")].iter().chain(files) {
-            let path = root.0.path().join(name);
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
-            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
-        }
-        root
+/// What the script prints on a machine with these programs and files, or its standard error if it fails.
+fn runs(files: &[(&str, &str)], script: &str) -> std::result::Result<String, String> {
+    let root =
+        Root::new(&["/proc/net/", "/usr/bin/kubelet", "/usr/bin/containerd", "/usr/lib/apt/apt-helper"]);
+    for (name, text) in [("bin/systemctl", "exit 1")].iter().chain(files) {
+        root.write(name, &format!("#!/bin/sh\n{text}\n"));
+        root.set_mode(name, 0o755);
     }
-
-    /// What the script prints, or its standard error if it fails.
-    fn runs(&self, script: &str) -> std::result::Result<String, String> {
-        let root = self.0.path().display().to_string();
-        let path = format!("{root}/bin:/usr/bin:/bin");
-        let dirs = ["/proc/net/", "/usr/bin/kubelet", "/usr/bin/containerd", "/usr/lib/apt/apt-helper"];
-        let script = script.replace("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", &path);
-        let script = dirs.iter().fold(script, |script, dir| script.replace(dir, &format!("{root}{dir}")));
-        let script = format!("set -eu\nexport LC_ALL=C PATH={path} TMPDIR={root}/tmp\n{script}");
-        let output = pipe(&mut std::process::Command::new("sh"), &script);
-        let left = std::fs::read_dir(self.0.path().join("tmp")).unwrap().count();
-        assert_eq!(left, 0, "something is left: {script}");
-        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap().replace(&root, "");
-        if output.status.success() && output.stderr.is_empty() {
-            Ok(text(output.stdout))
-        } else {
-            Err(text(output.stderr))
-        }
+    std::fs::create_dir(root.path("tmp")).unwrap();
+    let path = format!("{}/bin:/usr/bin:/bin", root.text());
+    let script = script.replace("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", &path);
+    let head = format!("set -eu\nexport LC_ALL=C PATH={path} TMPDIR={}", root.path("tmp").display());
+    let output = run("sh", &format!("{head}\n{}", root.moved(&script)));
+    let left = std::fs::read_dir(root.path("tmp")).unwrap().count();
+    assert_eq!(left, 0, "something is left: {script}");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap().replace(&root.text(), "");
+    if output.status.success() && output.stderr.is_empty() {
+        Ok(text(output.stdout))
+    } else {
+        Err(text(output.stderr))
     }
 }
 
@@ -282,7 +269,7 @@ fn rules(files: &[(&str, &str)]) -> String {
     let (cluster, nobody) = (lab(), Default::default());
     let round = Round { nonce: "1f".into(), probes: vec![], joining: nobody, listening: Default::default() };
     let script = reach::listen(&cluster.nodes[0], &round).replace("perl -e", "true");
-    Root::with(files).runs(&script).unwrap()
+    runs(files, &script).unwrap()
 }
 
 #[test]
@@ -446,7 +433,7 @@ fn unreachable_package_and_image_sources_are_reported() {
     let helper = ("usr/lib/apt/apt-helper", HELPER);
     let tools = [helper, ("bin/apt-get", UPDATE), ("bin/apt-cache", POLICY)];
     assert_eq!(
-        sorted(Root::with(&tools).runs(&script(&cluster, 0)).unwrap()),
+        sorted(runs(&tools, &script(&cluster, 0)).unwrap()),
         [
             "containerd 1.7.24~ds1-6+b4",
             "source The repository 'http://deb.example/two trixie Release' does not have a Release file.",
@@ -455,8 +442,8 @@ fn unreachable_package_and_image_sources_are_reported() {
         ]
     );
     let there = [&tools[..], &[("usr/bin/kubelet", ""), ("usr/bin/containerd", "")]].concat();
-    assert_eq!(Root::with(&there).runs(&script(&cluster, 0)).unwrap(), "");
-    assert_eq!(Root::with(&[]).runs(&script(&cluster, 0)).unwrap_err(), "no apt-helper\n");
+    assert_eq!(runs(&there, &script(&cluster, 0)).unwrap(), "");
+    assert_eq!(runs(&[], &script(&cluster, 0)).unwrap_err(), "no apt-helper\n");
     // A registry that answers 401 is reachable. If the images are on the machine, no registry is asked.
     let mirror = |host: &str, url: &str| Registry {
         host: host.into(),
@@ -478,7 +465,7 @@ fn unreachable_package_and_image_sources_are_reported() {
     ] {
         cluster.registries = vec![mirror("_default", url)];
         // This bash fails, so the check of manifests looks up no name.
-        let answer = Root::with(&[helper, ("bin/bash", "exit 1")]).runs(&script(&cluster, 1)).unwrap();
+        let answer = runs(&[helper, ("bin/bash", "exit 1")], &script(&cluster, 1)).unwrap();
         let lines = answer.lines().filter(|line| !line.starts_with("manifest "));
         assert_eq!(lines.map(|line| format!("{line}\n")).collect::<String>(), said);
         let images = [
@@ -486,7 +473,7 @@ fn unreachable_package_and_image_sources_are_reported() {
             ("bin/systemctl", "[ \"$3\" = containerd ]"),
             ("bin/ctr", "echo registry.k8s.io/pause:3.10"),
         ];
-        assert_eq!(Root::with(&images).runs(&script(&cluster, 1)).unwrap(), "", "images are there");
+        assert_eq!(runs(&images, &script(&cluster, 1)).unwrap(), "", "images are there");
     }
 }
 
@@ -506,7 +493,7 @@ fn an_external_endpoint_must_resolve_and_later_answer() {
     let getent = |code: u8| ("bin/getent", format!("exit {code}"));
     let said = |code: u8, cluster: &Cluster, exists: bool| {
         let (name, text) = getent(code);
-        Root::with(&[(name, &text)]).runs(&ask(cluster, exists))
+        runs(&[(name, &text)], &ask(cluster, exists))
     };
     assert_eq!(said(0, &cluster, true).unwrap(), "");
     assert_eq!(said(2, &cluster, true).unwrap(), "nowhere\n");

@@ -1,8 +1,7 @@
 //! The answers of single questions, in real shells. The paths of the machine are below a folder, and its kubectl is a
 //! script.
 
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::fs;
 use std::time::Duration;
 
 use base64::Engine;
@@ -11,78 +10,35 @@ use ironstrap::cluster::{Cluster, ETCD_DIR};
 use ironstrap::diagnosis;
 use ironstrap::fleet::Fleet;
 use ironstrap::machine::Machine;
-use ironstrap::probe;
 use ironstrap::status::{self, Topic};
 use ironstrap::step::{Answer, Ask, Fix, Object, Want};
 use time::OffsetDateTime;
 
+use crate::support::root::{Root, templates};
 use crate::support::{self, lab, pki, run, shells, wants};
 
-const BOUNDARY: &str = "--0123456789abcdef";
-
-struct Root(tempfile::TempDir);
-
-impl Root {
-    fn with(files: &[(&str, &str)]) -> Root {
-        let root = Root(tempfile::tempdir().unwrap());
-        for (name, text) in files {
-            let path = root.0.path().join(name);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(&path, text).unwrap();
-            let mode = if name.starts_with("bin/") { 0o755 } else { 0o600 };
-            fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
-        }
-        root
-    }
-
-    fn read(&self, name: &str) -> String {
-        fs::read_to_string(self.0.path().join(name)).unwrap_or_else(|_| "absent".into())
-    }
-
-    fn moved(&self, script: &str) -> String {
-        let root = self.0.path().display().to_string();
-        let dirs = [
-            "/run/",
-            "/var/lib/",
-            "/etc/",
-            "/usr/local/lib/",
-            "/sys/class/",
-            "/proc/net/",
-            "/sys/module/",
-            "/sys/fs/",
-            "/boot/",
-            "/proc/config.gz",
-            "/proc/[0-9]",
-            "/proc/$pid",
-            "/usr/lib/modules/",
-        ];
-        let moved =
-            dirs.iter().fold(script.to_string(), |script, dir| script.replace(dir, &format!("{root}{dir}")));
-        let locks = format!("{root}/proc/locks");
-        let moved = match std::path::Path::new(&locks).exists() {
-            true => moved.replace("/proc/locks", &locks),
-            false => moved,
-        };
-        let moved = moved.replace("{fd#/proc/}", &format!("{{fd#{root}/proc/}}"));
-        moved.replace("PATH=/usr", &format!("PATH={root}/bin:/usr"))
-    }
-
-    fn answer(&self, shell: &str, ask: &Ask) -> Answer {
-        self.answers(shell, ask).1
-    }
-
-    /// The facts of the machine, and its answer to this question.
-    fn answers(&self, shell: &str, ask: &Ask) -> (Machine, Answer) {
-        self.answers_by(shell, ask, ETCD_DIR)
-    }
-
-    /// The same for an inventory with this folder for etcd's data.
-    fn answers_by(&self, shell: &str, ask: &Ask, etcd_dir: &str) -> (Machine, Answer) {
-        let output = run(shell, &self.moved(&probe::script(&[ask], BOUNDARY, etcd_dir)));
-        let root = self.0.path().display().to_string();
-        let said = String::from_utf8(output.stdout).unwrap().replace(&root, "");
-        let (machine, mut answers) = probe::answers(said.as_bytes(), &[ask], BOUNDARY).unwrap();
-        (machine, answers.remove(0))
+/// A machine with these files.
+fn root_with(files: &[(&str, &str)]) -> Root {
+    let moved = [
+        "/run/",
+        "/var/lib/",
+        "/etc/",
+        "/usr/local/lib/",
+        "/sys/class/",
+        "/proc/net/",
+        "/sys/module/",
+        "/sys/fs/",
+        "/boot/",
+        "/proc/config.gz",
+        "/proc/[0-9]",
+        "/proc/$pid",
+        "/usr/lib/modules/",
+    ];
+    let root = Root::new(&moved).replacing("{fd#/proc/}", "{fd#ROOT/proc/}").before(&templates(&["lib"]));
+    let root = root.with(0o600, files);
+    match root.path("proc/locks").exists() {
+        true => root.replacing("/proc/locks", "ROOT/proc/locks"),
+        false => root,
     }
 }
 
@@ -107,12 +63,11 @@ fn only_lines_that_override_our_sysctls_are_disabled() {
     ];
     let want = want("kernel.sysctl-overrides");
     let Fix::Run(fix) = &want.fix else { panic!("{:?}", want.fix) };
-    let lib = fs::read_to_string("templates/lib.sh").unwrap();
     for shell in shells() {
-        let root = Root::with(&files);
+        let root = root_with(&files);
         let found = "/etc/sysctl.d/99-zzz.conf: net.ipv4.ip_forward=0\n/etc/sysctl.d/99-zzz.conf: -net/ipv4/ip_forward = 0\n/run/sysctl.d/99-zzzz.conf: net.ipv4.ip_forward = 2\n";
         assert_eq!(root.answer(shell, &want.ask), Answer::Said(found.into()), "{shell}");
-        let done = run(shell, &root.moved(&format!("{{ set -eu; {lib}\n{fix}\n}} </dev/null\n")));
+        let done = root.run(shell, &fix.to_string());
         assert!(done.status.success() && done.stderr.is_empty(), "{}", String::from_utf8_lossy(&done.stderr));
         assert_eq!(root.answer(shell, &want.ask), Answer::Said(String::new()));
         let mended = theirs.replace("\nnet.ipv4.ip_forward=0", "\n# ironstrap: net.ipv4.ip_forward=0");
@@ -140,7 +95,7 @@ fn protect_kernel_defaults_guards_more_sysctls() {
         let all = wants((&cluster, &cluster.nodes[0]), &pki, about, OffsetDateTime::now_utc());
         let want = all.into_iter().find(|(.., want)| want.id.name == "kernel.sysctl-overrides").unwrap().2;
         for shell in shells() {
-            assert_eq!(Root::with(&file).answer(shell, &want.ask), Answer::Said(found.into()), "{protects}");
+            assert_eq!(root_with(&file).answer(shell, &want.ask), Answer::Said(found.into()), "{protects}");
         }
     }
 }
@@ -158,7 +113,7 @@ fn a_file_may_raise_but_not_lower_inotify_limits() {
     ];
     for shell in shells() {
         let found = "/etc/sysctl.d/20-less.conf: fs.inotify.max_user_instances = 512\n";
-        assert_eq!(Root::with(&files).answer(shell, &want.ask), Answer::Said(found.into()), "{shell}");
+        assert_eq!(root_with(&files).answer(shell, &want.ask), Answer::Said(found.into()), "{shell}");
     }
     let want = self::want("kernel.sysctl[fs.inotify.max_user_instances]");
     for (value, holds) in
@@ -185,7 +140,7 @@ fn a_kubeconfig_is_reported_without_its_secrets() {
         ("U0VDUkVU", "broken"),
         ("", "broken"),
     ] {
-        let root = Root::with(&[(path, &text.replace("KEY", key))]);
+        let root = root_with(&[(path, &text.replace("KEY", key))]);
         for shell in shells() {
             let answer = root.answer(shell, &ask);
             let Answer::Said(said) = answer else { panic!("{shell}: {answer:?}") };
@@ -224,9 +179,9 @@ fn foreign_manifests_are_reported_with_their_pods() {
         "more etcd {m}/a b.json\nmore vip {m}/c\nmore - {m}/d\nmore kube-scheduler {m}/kube-scheduler.yaml.old\nno receipt\n"
     );
     for shell in shells() {
-        let answer = Root::with(&files).answer(shell, &want.ask);
+        let answer = root_with(&files).answer(shell, &want.ask);
         assert_eq!(answer, Answer::Said(said.clone()), "{shell}");
-        assert_eq!(Root::with(&[]).answer(shell, &want.ask), Answer::Said("no receipt\n".into()), "{shell}");
+        assert_eq!(root_with(&[]).answer(shell, &want.ask), Answer::Said("no receipt\n".into()), "{shell}");
     }
 }
 
@@ -246,7 +201,7 @@ fn a_broken_list_of_nodes_is_no_answer() {
     ]);
     let manifest = ("etc/kubernetes/manifests/kube-apiserver.yaml", "- --advertise-address=10.0.0.1\n");
     let root = |list: &str| {
-        Root::with(&[
+        root_with(&[
             manifest,
             ("etc/kubernetes/admin.conf", ""),
             ("var/lib/ironstrap/kubeadm-receipt", ""),
@@ -272,7 +227,7 @@ fn a_broken_list_of_nodes_is_no_answer() {
             assert!(matches!(answer, Answer::Unknown(_)), "{shell}: {broken}: {answer:?}");
         }
         // kubeadm was killed during its join.
-        let half = Root::with(&[manifest, ("bin/kubectl", &KUBECTL.replace("LIST", "exit 1"))]);
+        let half = root_with(&[manifest, ("bin/kubectl", &KUBECTL.replace("LIST", "exit 1"))]);
         assert_eq!(half.answer(shell, &objects), Answer::Objects(vec![None; 3]), "{shell}");
     }
 }
@@ -293,7 +248,7 @@ fn only_a_refusal_shows_that_the_administrator_lacks_rights() {
             ("var/lib/ironstrap/kubeadm-receipt", ""),
             ("bin/kubectl", kubectl.as_str()),
         ];
-        Root::with(&[&files, more].concat())
+        root_with(&[&files, more].concat())
     };
     let refuses = format!("echo '{refused}' >&2; exit 1");
     let said = |text: &str| Answer::Said(text.into());
@@ -313,7 +268,7 @@ fn only_a_refusal_shows_that_the_administrator_lacks_rights() {
         assert_eq!(begun.answer(shell, &Ask::Nodes), said("m1\n"), "{shell}");
         let down = root("echo 'connection refused' >&2; exit 1", &[]);
         assert!(matches!(down.answer(shell, &Ask::Administrator), Answer::Unknown(_)), "{shell}");
-        assert_eq!(Root::with(&[]).answer(shell, &Ask::Administrator), said("may"), "there is no cluster");
+        assert_eq!(root_with(&[]).answer(shell, &Ask::Administrator), said("may"), "there is no cluster");
     }
 }
 
@@ -321,9 +276,9 @@ fn only_a_refusal_shows_that_the_administrator_lacks_rights() {
 fn a_control_plane_without_its_manifest_still_has_a_cluster() {
     let traces = [("var/lib/etcd/member/x", ""), ("var/lib/kubelet/pki/kubelet-client-current.pem", "")];
     for shell in shells() {
-        let answer = Root::with(&traces).answer(shell, &Ask::Nodes);
+        let answer = root_with(&traces).answer(shell, &Ask::Nodes);
         assert!(matches!(&answer, Answer::Unknown(why) if why.contains("is gone")), "{answer:?}");
-        assert_eq!(Root::with(&traces[..1]).answer(shell, &Ask::Nodes), Answer::Said(String::new()));
+        assert_eq!(root_with(&traces[..1]).answer(shell, &Ask::Nodes), Answer::Said(String::new()));
     }
 }
 
@@ -341,18 +296,18 @@ fn etcd_in_another_folder_still_marks_a_control_plane() {
     let (_, api) = api.into_iter().find(|(topic, _)| *topic == Topic::Api).unwrap();
     for shell in shells() {
         for sign in [data, manifest] {
-            let root = Root::with(&[certificate, (sign, ""), ("etc/kubernetes/x", "")]);
-            let (machine, answer) = root.answers_by(shell, &Ask::Nodes, elsewhere);
+            let root = root_with(&[certificate, (sign, ""), ("etc/kubernetes/x", "")]);
+            let (machine, answer) = root.answers(shell, &Ask::Nodes, elsewhere);
             assert!(machine.runs_control_plane(), "{sign}: {:?}", machine.has);
             assert!(matches!(&answer, Answer::Unknown(why) if why.contains("is gone")), "{sign}: {answer:?}");
-            let (_, answer) = root.answers_by(shell, &api, elsewhere);
+            let (_, answer) = root.answers(shell, &api, elsewhere);
             assert!(
                 matches!(&answer, Answer::Said(text) if text.starts_with("down: ")),
                 "{sign}: {answer:?}"
             );
         }
-        let worker = Root::with(&[certificate, ("var/lib/etcd/member/x", "")]);
-        let (machine, answer) = worker.answers_by(shell, &Ask::Nodes, elsewhere);
+        let worker = root_with(&[certificate, ("var/lib/etcd/member/x", "")]);
+        let (machine, answer) = worker.answers(shell, &Ask::Nodes, elsewhere);
         assert!(!machine.runs_control_plane() && answer == Answer::Said(String::new()), "{answer:?}");
     }
     let (findmnt, stat) = (
@@ -360,7 +315,7 @@ fn etcd_in_another_folder_still_marks_a_control_plane() {
         ("bin/stat", "#!/bin/sh\necho 512 4096 70 90\n"),
     );
     let disk = want_of(&cluster, 0, "preflight.disk");
-    let Answer::Said(text) = Root::with(&[findmnt, stat, ("var/lib/x", "")]).answer(shells()[0], &disk.ask)
+    let Answer::Said(text) = root_with(&[findmnt, stat, ("var/lib/x", "")]).answer(shells()[0], &disk.ask)
     else {
         panic!()
     };
@@ -372,9 +327,9 @@ fn a_full_disk_is_found_in_etcds_configured_folder() {
     let script = diagnosis::script(Duration::from_secs(1), "/var/lib/other-etcd");
     let df = "#!/bin/sh\nfor x; do :; done\necho head\necho \"fs 99 98 1 99% $x\"\n";
     for shell in shells() {
-        let root = Root::with(&[("bin/df", df), ("var/lib/other-etcd/x", ""), ("var/lib/etcd/x", "")]);
+        let root = root_with(&[("bin/df", df), ("var/lib/other-etcd/x", ""), ("var/lib/etcd/x", "")]);
         let output = run(shell, &root.moved(&script));
-        let said = String::from_utf8_lossy(&output.stdout).replace(&root.0.path().display().to_string(), "");
+        let said = String::from_utf8_lossy(&output.stdout).replace(&root.text(), "");
         assert!(said.contains("disk\t/var/lib/other-etcd has 1 KiB left"), "{shell}: {said}");
         assert!(!said.contains("/var/lib/etcd "), "{shell}: {said}");
     }
@@ -436,9 +391,9 @@ fn leftovers_are_found_except_on_members() {
         ("preflight.default-route", ""),
     ];
     for shell in shells() {
-        let (used, member) = (Root::with(USED), Root::with(USED));
+        let (used, member) = (root_with(USED), root_with(USED));
         let credentials = "var/lib/kubelet/pki/kubelet-client-current.pem";
-        let path = member.0.path().join(credentials);
+        let path = member.path(credentials);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, "").unwrap();
         for (id, said) in asked {
@@ -472,7 +427,7 @@ fn interfering_services_are_found_by_their_units() {
     let runs = |unit: &str, files: &[(&str, &str)]| {
         let systemctl = format!("#!/bin/sh\n[ \"$1 $2 $3\" = 'is-active -q {unit}' ]\n");
         let files = [&[("bin/systemctl", systemctl.as_str())], files].concat();
-        let Answer::Said(text) = Root::with(&files).answer(shell(), &ask) else { panic!("{unit}") };
+        let Answer::Said(text) = root_with(&files).answer(shell(), &ask) else { panic!("{unit}") };
         text
     };
     let timeless = "no time service runs: certificates need synchronized clocks\n";
@@ -512,22 +467,22 @@ fn listeners_on_the_ports_of_kubernetes_are_found() {
     ]
     .concat();
     let tcp6 = [head, &line("00000000000000000000000000000000:280A", "0A", 1004)].concat();
-    let root = Root::with(&[
+    let root = root_with(&[
         ("proc/net/tcp", &tcp),
         ("proc/net/tcp6", &tcp6),
         ("proc/51/comm", "haproxy\n"),
         ("proc/51/fd/2", ""),
     ]);
-    std::os::unix::fs::symlink("socket:[1001]", root.0.path().join("proc/51/fd/3")).unwrap();
+    std::os::unix::fs::symlink("socket:[1001]", root.path("proc/51/fd/3")).unwrap();
     let ask = want("preflight.ports").ask;
     let held = "port 10250 is in use by an unknown process\nport 6443 is in use by haproxy\n";
     shells().iter().for_each(|shell| assert_eq!(root.answer(shell, &ask), said(held), "{shell}"));
-    assert_eq!(Root::with(&[("proc/net/tcp", head)]).answer(shell(), &ask), said(""));
+    assert_eq!(root_with(&[("proc/net/tcp", head)]).answer(shell(), &ask), said(""));
 }
 
 #[test]
 fn facts_of_the_system_are_read_from_each_source() {
-    let answer = |id: &str, files: &[(&str, &str)]| Root::with(files).answer(shell(), &want(id).ask);
+    let answer = |id: &str, files: &[(&str, &str)]| root_with(files).answer(shell(), &want(id).ask);
     let cgroups = "preflight.cgroups";
     let controllers = [("sys/fs/cgroup/cgroup.controllers", "cpuset cpu memory pids\n")];
     assert_eq!(answer(cgroups, &controllers), said("version 2 cpuset cpu memory pids\n"));
@@ -568,7 +523,7 @@ fn facts_of_the_system_are_read_from_each_source() {
     let Answer::Said(text) = answer(disk, &[findmnt, stat, ("var/lib/x", "")]) else { panic!() };
     assert!(text.contains("/var/lib/etcd /var/lib 2 70 90 rw ext4\n"), "{text}");
     let without = [("bin/findmnt", "#!/bin/sh\nexit 1\n"), stat];
-    let worker = Root::with(&without).answer(shell(), &want_of(&lab(), 1, disk).ask);
+    let worker = root_with(&without).answer(shell(), &want_of(&lab(), 1, disk).ask);
     assert!(matches!(worker, Answer::Said(text) if !text.contains("etcd") && text.contains("/usr/bin")));
     let Answer::Said(text) = answer(disk, &without) else { panic!() };
     assert!(text.contains("/usr/bin ? 2 70 90 ? ?\n"), "{text}");
@@ -576,7 +531,7 @@ fn facts_of_the_system_are_read_from_each_source() {
 
 #[test]
 fn leftovers_are_found_under_each_of_their_names() {
-    let answer = |id: &str, files: &[(&str, &str)]| Root::with(files).answer(shell(), &want(id).ask);
+    let answer = |id: &str, files: &[(&str, &str)]| root_with(files).answer(shell(), &want(id).ask);
     let files = ["a.conf", "b.conflist", "c.json", "d.txt"].map(|name| format!("etc/cni/net.d/{name}"));
     let files: Vec<(&str, &str)> = files.iter().map(|file| (file.as_str(), "")).collect();
     assert_eq!(answer("preflight.cni", &files), said("a.conf\nb.conflist\nc.json\n"));
@@ -618,7 +573,7 @@ fn name_servers_routes_and_proxies_are_read() {
         let mut cluster = lab();
         cluster.kubelet.extend(path.map(|path| ("resolvConf".to_string(), path.into())));
         let ask = want_of(&cluster, 0, RESOLVES).ask;
-        Root::with(&[&files[..], &[("bin/systemctl", systemctl)]].concat()).answer(shell(), &ask)
+        root_with(&[&files[..], &[("bin/systemctl", systemctl)]].concat()).answer(shell(), &ask)
     };
     let runs = "#!/bin/sh\n[ \"$3\" = systemd-resolved ]\n";
     assert_eq!(answer(None, runs), said("in /run/systemd/resolve/resolv.conf\nnameserver 10.0.0.2\n"));
@@ -626,10 +581,10 @@ fn name_servers_routes_and_proxies_are_read() {
     assert_eq!(answer(Some("/etc/other"), runs), said("in /etc/other\nnameserver 10.0.0.3\n"));
     assert_eq!(answer(Some("/etc/none"), runs), said("no /etc/none\n"));
     assert_eq!(answer(Some(""), runs), Answer::NotHere);
-    let member = Root::with(&[&files[..], &[("var/lib/kubelet/config.yaml", "")]].concat());
-    let other = member.0.path().join("etc/other").display().to_string();
+    let member = root_with(&[&files[..], &[("var/lib/kubelet/config.yaml", "")]].concat());
+    let other = member.path("etc/other").display().to_string();
     let config = format!("kind: x\nresolvConf: {other}\n");
-    fs::write(member.0.path().join("var/lib/kubelet/config.yaml"), config).unwrap();
+    fs::write(member.path("var/lib/kubelet/config.yaml"), config).unwrap();
     let Answer::Said(handed_out) = member.answer(shell(), &want_of(&lab(), 0, RESOLVES).ask) else {
         panic!()
     };
@@ -639,11 +594,11 @@ fn name_servers_routes_and_proxies_are_read() {
     for (address, family) in [("198.18.0.11", "-4"), ("fd00::11", "-6")] {
         cluster.nodes[0].ip = address.parse().unwrap();
         let ask = want_of(&cluster, 0, "preflight.default-route").ask;
-        assert_eq!(Root::with(&ip).answer(shell(), &ask), said(&format!("{family} route show default\n")));
+        assert_eq!(root_with(&ip).answer(shell(), &ask), said(&format!("{family} route show default\n")));
     }
     let proxies = want("preflight.proxy").ask;
     let config = [("bin/apt-config", "#!/bin/sh\necho \"p='DIRECT' q='http://proxy.example:3128'\"\n")];
-    assert_eq!(Root::with(&config).answer(shell(), &proxies), said("apt uses http://proxy.example:3128\n"));
+    assert_eq!(root_with(&config).answer(shell(), &proxies), said("apt uses http://proxy.example:3128\n"));
 }
 
 /// An `ip` command for a machine with two interfaces, a bridge for containers, and addresses of both families.
@@ -686,7 +641,7 @@ fn a_machine_reports_its_identity_and_its_addresses() {
         ("bin/ip", IP),
     ];
     for shell in shells() {
-        let (machine, _) = Root::with(&files).answers(shell, &Ask::Facts);
+        let (machine, _) = root_with(&files).answers(shell, &Ask::Facts, ETCD_DIR);
         assert_eq!(machine.machine_id.as_deref(), Some("0123456789abcdef0123456789abcdef"));
         let uuid = machine.product_uuid.as_deref();
         assert_eq!(uuid, Some("4c4c4544-0000-2010-8020-80c04f202020"), "kernels write it in either case");
@@ -699,7 +654,7 @@ fn a_machine_reports_its_identity_and_its_addresses() {
         assert_eq!(routes, ["10.9.8.7/32", "198.18.0.0/24", "fd00::/64"]);
         // A member only reports what identifies it.
         let member = [&files[..], &[("var/lib/kubelet/pki/kubelet-client-current.pem", "")]].concat();
-        let (machine, _) = Root::with(&member).answers(shell, &Ask::Facts);
+        let (machine, _) = root_with(&member).answers(shell, &Ask::Facts, ETCD_DIR);
         assert!(machine.machine_id.is_some() && machine.addresses.is_empty() && machine.routes.is_empty());
     }
 }

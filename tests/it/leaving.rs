@@ -4,86 +4,47 @@
 mod remains;
 
 use std::collections::BTreeSet;
-use std::fs::{self, Permissions};
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 
-use crate::support::{self, run, shells};
+use crate::support::root::{Root, templates};
+use crate::support::{self, shells};
 
-struct Root(tempfile::TempDir);
-
-impl Root {
-    fn new() -> Root {
-        let root = Root(tempfile::tempdir().unwrap());
-        for command in
-            ["systemctl", "ip", "iptables-nft-save", "ip6tables-nft-save", "dpkg", "kubeadm", "ctr", "perl"]
-        {
-            root.command(command, if command == "dpkg" { "exit 1" } else { "" });
-        }
-        root
+/// A machine whose scripts have the functions of leaving. The commands that would change a machine do nothing.
+fn new_root() -> Root {
+    let moved = [
+        "/run/",
+        "/var/lib/",
+        "/var/log/",
+        "/etc/",
+        "/opt/",
+        "/sys/fs/",
+        "/proc/$pid",
+        "/proc/[0-9]",
+        "/usr/sbin/nft",
+    ];
+    let text = templates(&["lib", "undo", "pods", "remains", "etcd", "leave"]);
+    let root = Root::new(&moved).before(&format!(
+        "ETCD=${{ETCD-/var/lib/etcd}} NETWORK=flannel WAIT_TIMEOUT=1 kept=/var/lib/kept\n\
+         [ ! -e /var/lib/etcd-is ] || ETCD=$(cat /var/lib/etcd-is)\n{text}"
+    ));
+    for command in
+        ["systemctl", "ip", "iptables-nft-save", "ip6tables-nft-save", "dpkg", "kubeadm", "ctr", "perl"]
+    {
+        root.command(command, if command == "dpkg" { "exit 1" } else { "" });
     }
+    root
+}
 
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
+/// All paths below these folders.
+fn all(root: &Root) -> BTreeSet<String> {
+    let mut all = BTreeSet::new();
+    for top in ["etc", "opt", "run", "srv", "var"] {
+        list(&root.path(top), &root.path(""), &mut all);
     }
-
-    fn write(&self, name: &str, text: &str) {
-        fs::create_dir_all(self.path(name).parent().unwrap()).unwrap();
-        fs::write(self.path(name), text).unwrap();
-    }
-
-    fn read(&self, name: &str) -> String {
-        fs::read_to_string(self.path(name)).unwrap_or_else(|_| "absent".into())
-    }
-
-    fn command(&self, name: &str, script: &str) {
-        self.write(
-            &format!("bin/{name}"),
-            &format!("#!/bin/sh\nROOT={}\n{script}\n", self.0.path().display()),
-        );
-        fs::set_permissions(self.path(&format!("bin/{name}")), Permissions::from_mode(0o755)).unwrap();
-    }
-
-    fn run(&self, shell: &str, script: &str) -> Output {
-        let root = self.0.path().display().to_string();
-        let read = |name: &str| fs::read_to_string(format!("templates/{name}.sh")).unwrap();
-        let text = ["lib", "undo", "pods", "remains", "etcd", "leave"].map(read).concat();
-        let script = format!(
-            "{{ set -eu; export LC_ALL=C PATH={root}/bin:$PATH\nETCD=${{ETCD-/var/lib/etcd}} NETWORK=flannel WAIT_TIMEOUT=1 kept=/var/lib/kept\n\
-             {}\n{text}\n{script}\n}} </dev/null\n",
-            "[ ! -e /var/lib/etcd-is ] || ETCD=$(cat /var/lib/etcd-is)"
-        );
-        let dirs = [
-            "/run/",
-            "/var/lib/",
-            "/var/log/",
-            "/etc/",
-            "/opt/",
-            "/sys/fs/",
-            "/proc/$pid",
-            "/proc/[0-9]",
-            "/usr/sbin/nft",
-        ];
-        run(shell, &dirs.iter().fold(script, |script, dir| script.replace(dir, &format!("{root}{dir}"))))
-    }
-
-    fn good(&self, shell: &str, script: &str) -> String {
-        let output = self.run(shell, script);
-        let [out, err] =
-            [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned());
-        assert!(output.status.success() && err.is_empty(), "{shell}: {script}: {out}{err}");
-        out
-    }
-
-    /// All paths below these folders.
-    fn all(&self) -> BTreeSet<String> {
-        let mut all = BTreeSet::new();
-        for top in ["etc", "opt", "run", "srv", "var"] {
-            list(&self.path(top), self.0.path(), &mut all);
-        }
-        all
-    }
+    all
 }
 
 fn list(path: &Path, root: &Path, all: &mut BTreeSet<String>) {
@@ -160,14 +121,14 @@ fn write_files_of_cluster(root: &Root) {
 #[test]
 fn leaving_deletes_only_what_the_cluster_made() {
     for shell in shells() {
-        let root = Root::new();
+        let root = new_root();
         BEFORE.iter().for_each(|name| root.write(name, ""));
-        root.write("var/lib/etcd-is", &format!("{}/srv", root.0.path().display()));
+        root.write("var/lib/etcd-is", &format!("{}/srv", root.text()));
         // The second line of this name must not count as a recorded path.
         root.write("etc/kubernetes/x\npath y", "");
         let kept = root.good(shell, "traces");
         root.write("var/lib/kept", &kept);
-        let mut right = root.all();
+        let mut right = all(&root);
         write_files_of_cluster(&root);
         let ours = |name: &String| ONLY_OURS.iter().any(|ours| ours == name);
         let mut since = BTreeSet::new();
@@ -182,11 +143,11 @@ fn leaving_deletes_only_what_the_cluster_made() {
             );
         }
         right.extend(since);
-        assert!(root.all().iter().any(ours));
+        assert!(all(&root).iter().any(ours));
         root.good(shell, "mkdir -p /run/ironstrap; leave");
         // The script itself made this folder.
         let after: BTreeSet<String> =
-            root.all().into_iter().filter(|name| !name.starts_with("run/ironstrap")).collect();
+            all(&root).into_iter().filter(|name| !name.starts_with("run/ironstrap")).collect();
         let gone: Vec<&String> = right.difference(&after).collect();
         let left: Vec<&String> = after.difference(&right).collect();
         assert!(gone.is_empty() && left.is_empty(), "{shell}: gone {gone:#?}, left {left:#?}");
@@ -199,7 +160,7 @@ fn leaving_deletes_only_what_the_cluster_made() {
 fn a_machine_stops_being_a_member_first() {
     let receipt = "var/lib/ironstrap/kubeadm-receipt";
     for shell in shells() {
-        let root = Root::new();
+        let root = new_root();
         for name in ["var/lib/kept", receipt, "etc/kubernetes/pki/ca.crt"] {
             root.write(name, "");
         }
@@ -215,7 +176,7 @@ fn a_leaving_control_plane_never_looks_like_a_worker() {
     let role = ["etc/kubernetes/manifests/kube-apiserver.yaml", "etc/kubernetes/admin.conf"];
     let certificate = "var/lib/kubelet/pki/kubelet-client-current.pem";
     for shell in shells() {
-        let root = Root::new();
+        let root = new_root();
         let kept = root.good(shell, "traces");
         root.write("var/lib/kept", &kept);
         role.iter().for_each(|name| root.write(name, ""));
@@ -238,23 +199,23 @@ fn a_leaving_control_plane_never_looks_like_a_worker() {
 #[test]
 fn without_records_nothing_is_deleted() {
     for shell in shells() {
-        let root = Root::new();
+        let root = new_root();
         write_files_of_cluster(&root);
-        let before = root.all();
+        let before = all(&root);
         root.good(shell, "mkdir -p /run/ironstrap; came /etc/kubernetes; ! is_new path /srv; cleared /etc/kubernetes; no_etcd; no_netns");
-        assert!(before.is_subset(&root.all()), "{shell}");
+        assert!(before.is_subset(&all(&root)), "{shell}");
     }
 }
 
 #[test]
 fn records_of_an_older_version_are_used() {
     for shell in shells() {
-        let root = Root::new();
+        let root = new_root();
         root.write("etc/kubernetes/theirs.conf", "");
         fs::create_dir_all(root.path("data/kubelet/theirs")).unwrap();
         fs::create_dir_all(root.path("var/lib")).unwrap();
         symlink(root.path("data/kubelet"), root.path("var/lib/kubelet")).unwrap();
-        let at = root.0.path().display();
+        let at = root.text();
         // An older version did not record files behind links.
         root.write("var/lib/kept", &format!("path {at}/etc/kubernetes\npath {at}/etc/kubernetes/theirs.conf\npath {at}/var/lib/kubelet\nlink lo\n"));
         root.write("etc/kubernetes/pki/ca.crt", "");
@@ -270,7 +231,7 @@ fn records_of_an_older_version_are_used() {
 #[test]
 fn data_behind_a_link_is_deleted_but_the_link_stays() {
     for shell in shells() {
-        let root = Root::new();
+        let root = new_root();
         for name in ["kubelet", "etcd"] {
             fs::create_dir_all(root.path(&format!("data/{name}"))).unwrap();
             fs::create_dir_all(root.path("var/lib")).unwrap();
@@ -292,9 +253,9 @@ fn data_behind_a_link_is_deleted_but_the_link_stays() {
 #[test]
 fn only_the_folder_that_etcd_used_is_deleted() {
     for shell in shells() {
-        let root = Root::new();
+        let root = new_root();
         root.write("var/lib/kept", &root.good(shell, "traces"));
-        let at = root.0.path().display();
+        let at = root.text();
         root.write(
             "etc/kubernetes/manifests/etcd.yaml",
             &format!("    - etcd\n    - --data-dir={at}/data/etcd\n"),
@@ -374,7 +335,7 @@ fn a_component_is_found_only_in_kubeadms_pod() {
     for (shell, top) in
         shells().into_iter().flat_map(|shell| ["", "/systemd", "/unified"].map(|top| (shell, top)))
     {
-        let root = Root::new();
+        let root = new_root();
         api_servers(&root, top);
         assert_eq!(root.good(shell, "component kube-apiserver m1"), "41\n", "{shell} {top}");
         assert_eq!(root.good(shell, "component etcd m1; component kube-apiserver m2"), "");
@@ -423,7 +384,7 @@ fn a_component_is_found_only_in_kubeadms_pod() {
 #[test]
 fn without_pod_logs_containerd_must_name_the_pod() {
     for shell in shells() {
-        let root = Root::new();
+        let root = new_root();
         api_servers(&root, "");
         fs::remove_dir_all(root.path("var/log/pods")).unwrap();
         root.command("ctr", "case $* in *' containers ls -q '*'\"kube-system\"'*'\"kube-apiserver\"'*'pod.name\"==\"kube-apiserver-m1\"') echo ours ;; *'tasks ls') printf 'TASK PID STATUS\\nours 41 RUNNING\\nother 43 RUNNING\\n' ;; esac");
@@ -450,7 +411,7 @@ fn proxies(root: &Root, pid: u32) {
 #[test]
 fn programs_of_containers_run_only_in_their_container() {
     for shell in shells() {
-        let root = Root::new();
+        let root = new_root();
         let mut child = Command::new("sleep").arg("60").stdin(Stdio::null()).spawn().unwrap();
         proxies(&root, child.id());
         root.write("var/lib/kept", "link lo\n");
@@ -471,7 +432,7 @@ fn programs_of_containers_run_only_in_their_container() {
 #[test]
 fn rules_are_removed_even_if_containerd_was_stopped() {
     for shell in shells() {
-        let root = Root::new();
+        let root = new_root();
         let mut child = Command::new("sleep").arg("60").stdin(Stdio::null()).spawn().unwrap();
         proxies(&root, child.id());
         root.command(

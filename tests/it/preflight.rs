@@ -2,63 +2,31 @@
 //! folder.
 
 use std::collections::BTreeSet;
-use std::fs::{self, Permissions};
+use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpListener;
-use std::os::unix::fs::PermissionsExt;
 
-use ironstrap::cluster::ETCD_DIR;
 use ironstrap::fleet::Fleet;
 use ironstrap::machine::Machine;
-use ironstrap::probe;
-use ironstrap::step::{Answer, Ask, Fix, Want};
+use ironstrap::step::{Answer, Fix, Want};
 use time::OffsetDateTime;
 
-use crate::support::{lab, pki, run, shells, wants};
-
-const BOUNDARY: &str = "--0123456789abcdef";
+use crate::support::root::{Root, templates};
+use crate::support::{lab, pki, shells, wants};
 
 /// The paths of the machine that point below the folder.
 const PATHS: [&str; 6] =
     ["/etc/", "/var/lib/", "/run/", "/usr/local/lib/", "/usr/lib/modules/", "/sys/module/"];
 
-struct Root(tempfile::TempDir);
-
-impl Root {
-    /// Writes these files. ROOT in a file is the folder. Files in bin/ are executable.
-    fn with(files: &[(&str, &str)]) -> Root {
-        let root = Root(tempfile::tempdir().unwrap());
-        for (name, text) in files {
-            let path = root.0.path().join(name);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(&path, text.replace("ROOT", &root.text())).unwrap();
-            let mode = if name.starts_with("bin/") { 0o755 } else { 0o644 };
-            fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
-        }
-        root
-    }
-
-    fn text(&self) -> String {
-        self.0.path().display().to_string()
-    }
-
-    fn moved(&self, script: &str) -> String {
-        let root = self.text();
-        let apt = format!(
-            "apt-get -o APT::Update::Post-Invoke::='touch {root}/hook' -q -o Dir::Etc={root}/etc/apt"
-        );
-        let moved =
-            PATHS.iter().fold(script.to_string(), |script, dir| script.replace(dir, &format!("{root}{dir}")));
-        let moved = moved.replace("apt-get -q", &apt).replace("apt-cache -o", "true -o");
-        let moved = moved.replace("-e /usr/bin/", &format!("-e {root}/usr/bin/"));
-        moved.replace("PATH=/usr", &format!("PATH={root}/bin:/usr"))
-    }
-
-    fn answer(&self, shell: &str, ask: &Ask) -> Answer {
-        let output = run(shell, &self.moved(&probe::script(&[ask], BOUNDARY, ETCD_DIR)));
-        let said = String::from_utf8(output.stdout).unwrap().replace(&self.text(), "");
-        probe::answers(said.as_bytes(), &[ask], BOUNDARY).unwrap().1.remove(0)
-    }
+/// A machine with these files. ROOT in a file is the folder.
+fn root_with(files: &[(&str, &str)]) -> Root {
+    let apt = "apt-get -o APT::Update::Post-Invoke::='touch ROOT/hook' -q -o Dir::Etc=ROOT/etc/apt";
+    Root::new(&PATHS)
+        .replacing("apt-get -q", apt)
+        .replacing("apt-cache -o", "true -o")
+        .replacing("-e /usr/bin/", "-e ROOT/usr/bin/")
+        .before(&templates(&["lib"]))
+        .with(0o644, files)
 }
 
 fn want(id: &str) -> Want {
@@ -98,7 +66,7 @@ fn packaged(packages: &[String], apt: &str) -> Option<Root> {
         return None;
     }
     let dpkg = "#!/bin/sh\nexec /usr/bin/dpkg-query --admindir=ROOT/dpkg \"$@\"\n";
-    Some(Root::with(&[
+    Some(root_with(&[
         ("dpkg/status", &packages.concat()),
         ("dpkg/info/x", ""),
         ("dpkg/updates/x/y", ""),
@@ -170,14 +138,14 @@ fn packages_that_apt_would_remove_or_change_are_named() {
     for shell in shells() {
         let right = "runc (on hold) would be changed\nx would be removed\n";
         assert_eq!(root.answer(shell, &want.ask), said(right), "{shell}");
-        let asked = fs::read_to_string(root.0.path().join("apt")).unwrap();
+        let asked = fs::read_to_string(root.path("apt")).unwrap();
         assert!(
             asked.lines().all(|line| line.starts_with("-s ") && line.contains(" --ignore-hold ")),
             "{asked}"
         );
         assert!(asked.contains(" kubelet=1.36.3-* "), "{asked}");
     }
-    let member = Root::with(&[
+    let member = root_with(&[
         ("var/lib/kubelet/pki/kubelet-client-current.pem", ""),
         ("bin/apt-get", "#!/bin/sh\nexit 1\n"),
     ]);
@@ -230,9 +198,9 @@ fn an_unreadable_apt_source_is_named_with_its_line() {
     cluster.packages.kubernetes = format!("http://127.0.0.1:{port}/deb/");
     let ask = ironstrap::active_checks::alone(&cluster, &cluster.nodes[0], false).remove(0);
     let refused = |shell: &str, files: &[(&str, &str)]| {
-        let root = Root::with(files);
+        let root = root_with(files);
         let Answer::Said(text) = root.answer(shell, &ask) else { panic!("{shell}") };
-        assert!(!root.0.path().join("hook").exists(), "{shell}: apt ran the hooks of the machine");
+        assert!(!root.path("hook").exists(), "{shell}: apt ran the hooks of the machine");
         text.lines().filter_map(|line| line.strip_prefix("source ")).map(str::to_string).collect::<Vec<_>>()
     };
     let files = [
@@ -277,7 +245,7 @@ fn a_source_with_a_conflicting_key_is_named_with_its_line() {
     let line = |key: &str| format!("deb [signed-by={key}] {url} /\n");
     let ours = "ROOT/etc/apt/keyrings/kubernetes-apt-keyring.asc";
     for shell in shells() {
-        let answer = |files: &[(&str, &str)]| match Root::with(files).answer(shell, &ask) {
+        let answer = |files: &[(&str, &str)]| match root_with(files).answer(shell, &ask) {
             Answer::Said(text) => text,
             other => panic!("{shell}: {other}"),
         };
@@ -333,14 +301,13 @@ fn extra_kubelet_flags_are_found_and_removed() {
     ];
     let want = want("kubelet.no-flags");
     let Fix::Run(fix) = &want.fix else { panic!("{:?}", want.fix) };
-    let lib = fs::read_to_string("templates/lib.sh").unwrap();
     for shell in shells() {
         // systemd reads paths inside files, so they have to point below the folder too.
         let moved = |root: &Root, name: &str| {
-            let path = root.0.path().join(name);
+            let path = root.path(name);
             fs::write(&path, root.moved(&fs::read_to_string(&path).unwrap())).unwrap();
         };
-        let root = Root::with(&files);
+        let root = root_with(&files);
         ["10-kubeadm.conf", "20-more.conf"]
             .iter()
             .for_each(|name| moved(&root, &format!("etc/systemd/system/kubelet.service.d/{name}")));
@@ -350,18 +317,14 @@ fn extra_kubelet_flags_are_found_and_removed() {
                      /run/systemd/system/kubelet.service.d/30-more.conf:2: --max-pods=6 --root-dir=/data\n\
                      /etc/sysconfig/kubelet:1: --hostname-override=node-b\n";
         assert_eq!(root.answer(shell, &want.ask), said(found), "{shell}");
-        let done = run(
-            shell,
-            &root
-                .moved(&format!("{{ set -eu; PATH={}/bin:$PATH; {lib}\n{fix}\n}} </dev/null\n", root.text())),
-        );
+        let done = root.run(shell, &fix.to_string());
         assert!(
             done.status.success() && done.stderr.is_empty(),
             "{shell}: {}",
             String::from_utf8_lossy(&done.stderr)
         );
         assert_eq!(root.answer(shell, &want.ask), said(""), "{shell}");
-        let text = |name: &str| fs::read_to_string(root.0.path().join(name)).unwrap();
+        let text = |name: &str| fs::read_to_string(root.path(name)).unwrap();
         assert_eq!(
             text("etc/default/kubelet"),
             "# earlier\n# ironstrap: KUBELET_EXTRA_ARGS=\"--node-ip=10.0.2.15 --v=4\"\nOTHER=1\n"
@@ -380,7 +343,7 @@ fn extra_kubelet_flags_are_found_and_removed() {
         let key = root.text().replace('/', "-");
         let kept = text(&format!("var/lib/ironstrap/before/kubelet-args{key}-etc-default-kubelet.file"));
         assert_eq!(kept, files[0].1, "{shell}");
-        assert_eq!(Root::with(&files[6..]).answer(shell, &want.ask), said(""), "{shell}: kubeadm's own");
+        assert_eq!(root_with(&files[6..]).answer(shell, &want.ask), said(""), "{shell}: kubeadm's own");
     }
 }
 
@@ -388,13 +351,12 @@ fn extra_kubelet_flags_are_found_and_removed() {
 fn the_hosts_template_of_cloud_init_gets_the_names() {
     let want = want("hosts.cloud-init");
     let Fix::Run(fix) = &want.fix else { panic!("{:?}", want.fix) };
-    let lib = fs::read_to_string("templates/lib.sh").unwrap();
     let template = "## template:jinja\n127.0.1.1 {{fqdn}} {{hostname}}\n198.18.0.99 m9 # ironstrap: demo\n198.18.0.7 x # ironstrap: demo2\n";
     let path = "etc/cloud/templates/hosts.debian.tmpl";
     let manages = ["true", "True", "template", "'true'"].map(|value| format!("manage_etc_hosts: {value}\n"));
     for shell in shells() {
         for manages in &manages {
-            let root = Root::with(&[
+            let root = root_with(&[
                 (path, template),
                 ("etc/cloud/cloud.cfg", "manage_etc_hosts: false\n"),
                 ("etc/cloud/cloud.cfg.d/99.cfg", manages),
@@ -404,7 +366,7 @@ fn the_hosts_template_of_cloud_init_gets_the_names() {
                 said("198.18.0.99 m9 # ironstrap: demo\n"),
                 "{shell}: {manages}"
             );
-            let done = run(shell, &root.moved(&format!("{{ set -eu; {lib}\n{fix}\n}} </dev/null\n")));
+            let done = root.run(shell, &fix.to_string());
             assert!(
                 done.status.success() && done.stderr.is_empty(),
                 "{shell}: {}",
@@ -418,11 +380,10 @@ fn the_hosts_template_of_cloud_init_gets_the_names() {
                     && lines.contains("198.18.0.13 w2 "),
                 "{lines}"
             );
-            let text = fs::read_to_string(root.0.path().join(path)).unwrap();
+            let text = fs::read_to_string(root.path(path)).unwrap();
             assert!(text.starts_with("## template:jinja\n127.0.1.1 {{fqdn}} {{hostname}}\n198.18.0.7 x # ironstrap: demo2\n198.18.0.11 "), "{text}");
             let kept =
-                fs::read_to_string(root.0.path().join("var/lib/ironstrap/before/hosts-cloud-init.file"))
-                    .unwrap();
+                fs::read_to_string(root.path("var/lib/ironstrap/before/hosts-cloud-init.file")).unwrap();
             assert_eq!(kept, template);
         }
         let user =
@@ -436,7 +397,7 @@ fn the_hosts_template_of_cloud_init_gets_the_names() {
             vec![(path, template), of, user],
             vec![(path, template), of, ("etc/cloud/cloud-init.disabled", "")],
         ] {
-            assert_eq!(Root::with(&files).answer(shell, &want.ask), Answer::NotHere, "{shell}: {files:?}");
+            assert_eq!(root_with(&files).answer(shell, &want.ask), Answer::NotHere, "{shell}: {files:?}");
         }
         // Vendor data of a provider: the second file overrides the first, and the user's data overrides both.
         let first = "var/lib/cloud/instance/vendor-cloud-config.txt";
@@ -453,7 +414,7 @@ fn the_hosts_template_of_cloud_init_gets_the_names() {
                 [(path, template), ("etc/cloud/cloud.cfg", off)].into_iter().chain(more).collect();
             let line = "198.18.0.99 m9 # ironstrap: demo\n";
             let right = if is { said(line) } else { Answer::NotHere };
-            assert_eq!(Root::with(&files).answer(shell, &want.ask), right, "{shell}: {files:?}");
+            assert_eq!(root_with(&files).answer(shell, &want.ask), right, "{shell}: {files:?}");
         }
     }
 }
@@ -462,7 +423,6 @@ fn the_hosts_template_of_cloud_init_gets_the_names() {
 fn services_that_enable_swap_are_found_and_disabled() {
     let want = want("swap.services");
     let Fix::Run(fix) = &want.fix else { panic!("{:?}", want.fix) };
-    let lib = fs::read_to_string("templates/lib.sh").unwrap();
     let wants = |name: &str| format!("etc/systemd/system/multi-user.target.wants/{name}.service");
     let unit = |start: &str| {
         format!("[Unit]\nDescription=swapon\n[Service]\nExecStart={start}\nExecStop=/sbin/swapoff -a\n")
@@ -483,30 +443,26 @@ fn services_that_enable_swap_are_found_and_disabled() {
     ];
     let files: Vec<(&str, &str)> = files.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
     for shell in shells() {
-        let root = Root::with(&files);
+        let root = root_with(&files);
         assert_eq!(
             root.answer(shell, &want.ask),
             said("plain.service\nshell.service\nzramswap.service\n"),
             "{shell}"
         );
-        let done = run(
-            shell,
-            &root
-                .moved(&format!("{{ set -eu; PATH={}/bin:$PATH; {lib}\n{fix}\n}} </dev/null\n", root.text())),
-        );
+        let done = root.run(shell, &fix.to_string());
         assert!(
             done.status.success() && done.stderr.is_empty(),
             "{shell}: {}",
             String::from_utf8_lossy(&done.stderr)
         );
-        let did = fs::read_to_string(root.0.path().join("systemctl")).unwrap();
+        let did = fs::read_to_string(root.path("systemctl")).unwrap();
         assert!(
             did.starts_with("disable -q --now plain.service\nreset-failed plain.service\n")
                 && did.ends_with("swapoff\n"),
             "{did}"
         );
         assert_eq!(root.answer(shell, &want.ask), said(""), "{shell}");
-        assert_eq!(Root::with(&[]).answer(shell, &want.ask), said(""), "{shell}");
+        assert_eq!(root_with(&[]).answer(shell, &want.ask), said(""), "{shell}");
     }
 }
 
@@ -537,7 +493,7 @@ fn missing_kernel_modules_are_named() {
             (&[uname, ("bin/modprobe", "#!/bin/sh\n"), mine], ""),
         ];
         for (files, right) in cases {
-            assert_eq!(Root::with(files).answer(shell, &ask), said(right), "{shell}: {files:?}");
+            assert_eq!(root_with(files).answer(shell, &ask), said(right), "{shell}: {files:?}");
         }
     }
 }
@@ -563,8 +519,8 @@ fn unsafe_parent_folders_of_etcd_data_are_named() {
     for shell in shells() {
         for (odd, link, right) in cases {
             let root =
-                Root::with(&[("bin/stat", &stat(odd)), ("home/me/x", ""), ("var/lib/x", ""), ("srv/x", "")]);
-            let at = |path: &str| root.0.path().join(path);
+                root_with(&[("bin/stat", &stat(odd)), ("home/me/x", ""), ("var/lib/x", ""), ("srv/x", "")]);
+            let at = |path: &str| root.path(path);
             std::os::unix::fs::symlink(at("srv"), at("home/me/link")).unwrap();
             match link.strip_prefix('/') {
                 Some(link) => std::os::unix::fs::symlink(at(link), at("var/lib/etcd")).unwrap(),
@@ -574,14 +530,14 @@ fn unsafe_parent_folders_of_etcd_data_are_named() {
             assert_eq!(root.answer(shell, &ask), said(right), "{shell}: {odd} {link}");
         }
         let root =
-            Root::with(&[("bin/stat", &stat("/var/lib/etcd) echo 1000 0 700 ;;")), ("var/lib/etcd/x", "")]);
+            root_with(&[("bin/stat", &stat("/var/lib/etcd) echo 1000 0 700 ;;")), ("var/lib/etcd/x", "")]);
         assert_eq!(root.answer(shell, &ask), said("/var/lib/etcd belongs to uid 1000\n"), "{shell}");
         // The real stat, for the folder of all temporary files.
-        let everybody = Root::with(&[("var/lib/x", "")]).answer(shell, &ask);
+        let everybody = root_with(&[("var/lib/x", "")]).answer(shell, &ask);
         let Answer::Said(text) = &everybody else { panic!("{everybody:?}") };
         assert!(text.contains("is writable by all users (mode 1777)"), "{text}");
         // If stat fails, the state is unknown.
-        let unknown = Root::with(&[("bin/stat", "#!/bin/sh\nexit 1\n")]).answer(shell, &ask);
+        let unknown = root_with(&[("bin/stat", "#!/bin/sh\nexit 1\n")]).answer(shell, &ask);
         assert!(matches!(unknown, Answer::Unknown(_)), "{unknown:?}");
     }
 }

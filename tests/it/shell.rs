@@ -21,7 +21,6 @@ mod units;
 use std::fs::{self, Permissions};
 use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
@@ -32,6 +31,7 @@ use ironstrap::plan::{self, Change};
 use ironstrap::probe;
 use ironstrap::step::{Answer, Ask, Back, Step, Undo, Want};
 
+use crate::support::root::{Root, templates};
 use crate::support::{pipe, run, sh, shells};
 
 const BOUNDARY: &str = "--0123456789abcdef";
@@ -147,69 +147,14 @@ fn files_are_read_exactly() {
     }
 }
 
-/// A folder that stands for a machine's file system.
-struct Root(tempfile::TempDir);
-
-impl Root {
-    fn new() -> Root {
-        let root = Root(tempfile::tempdir().unwrap());
-        for dir in ["bin", "run/systemd/transient", "var/lib/dpkg", "var/lib/apt/lists"] {
-            fs::create_dir_all(root.path(dir)).unwrap();
-        }
-        root
+/// A machine whose scripts have the functions that fixes share.
+fn new_root() -> Root {
+    let root = Root::new(&["/run/", "/var/lib/", "/etc/"])
+        .before(&format!("WAIT_TIMEOUT=300\n{}", templates(&["lib", "undo"])));
+    for dir in ["bin", "run/systemd/transient", "var/lib/dpkg", "var/lib/apt/lists"] {
+        fs::create_dir_all(root.path(dir)).unwrap();
     }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn read(&self, name: &str) -> String {
-        fs::read_to_string(self.path(name)).unwrap_or_else(|_| "absent".into())
-    }
-
-    fn write(&self, name: &str, text: &str) {
-        fs::create_dir_all(self.path(name).parent().unwrap()).unwrap();
-        fs::write(self.path(name), text).unwrap();
-    }
-
-    fn mode(&self, name: &str) -> u32 {
-        fs::metadata(self.path(name)).unwrap().permissions().mode() & 0o7777
-    }
-
-    /// Adds a command that the scripts find before the one of the host.
-    fn command(&self, name: &str, script: &str) {
-        let path = format!("bin/{name}");
-        let root = self.0.path().display();
-        self.write(&path, &format!("#!/bin/sh\nROOT={root}\n{script}\n"));
-        fs::set_permissions(self.path(&path), Permissions::from_mode(0o755)).unwrap();
-    }
-
-    /// Moves the paths in a script below the folder.
-    fn moved(&self, script: &str) -> String {
-        let root = self.0.path().display();
-        let moved = ["/run/", "/var/lib/", "/etc/"]
-            .iter()
-            .fold(script.to_string(), |script, dir| script.replace(dir, &format!("{root}{dir}")));
-        moved.replace("PATH=/usr", &format!("PATH={root}/bin:/usr"))
-    }
-
-    /// Runs `script` after the functions that fixes share.
-    fn lib(&self, shell: &str, script: &str) -> Output {
-        let lib =
-            ["lib", "undo"].map(|name| fs::read_to_string(format!("templates/{name}.sh")).unwrap()).concat();
-        let path = format!("PATH={}:$PATH", self.path("bin").display());
-        run(
-            shell,
-            &self.moved(&format!("{{\nset -eu\n{path}\nWAIT_TIMEOUT=300\n{lib}\n{script}\n}} </dev/null\n")),
-        )
-    }
-
-    fn good(&self, shell: &str, script: &str) -> String {
-        let output = self.lib(shell, script);
-        let (out, err) = (text(&output.stdout), text(&output.stderr));
-        assert!(output.status.success() && err.is_empty(), "{shell}: {script}: {out}{err}");
-        out
-    }
+    root
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -234,7 +179,7 @@ fn touches(root: &Root, names: &[&str]) -> Vec<Change> {
 
 #[test]
 fn a_truncated_script_runs_nothing() {
-    let root = Root::new();
+    let root = new_root();
     let changes = touches(&root, &["one", "two"]);
     let changes: Vec<&Change> = changes.iter().collect();
     let seen = Lease::default();
@@ -275,7 +220,7 @@ fn a_truncated_script_runs_nothing() {
 #[test]
 fn a_script_stops_at_the_first_failed_fix() {
     for shell in shells() {
-        let root = Root::new();
+        let root = new_root();
         let mut changes = touches(&root, &["one", "two", "three"]);
         changes[1].fix = ironstrap::step::Fix::Run("echo before\nfalse\necho never".into());
         let changes: Vec<&Change> = changes.iter().collect();
@@ -300,7 +245,7 @@ fn a_script_stops_at_the_first_failed_fix() {
 #[test]
 fn write_file_sets_content_and_mode() {
     for shell in shells() {
-        let root = Root::new();
+        let root = new_root();
         root.good(shell, "write_file /etc/new/file 640 <<'END'\n$x `y` \\z\n}\nEND");
         assert_eq!(root.read("etc/new/file"), "$x `y` \\z\n}\n");
         assert_eq!(root.mode("etc/new/file"), 0o640);
@@ -322,7 +267,7 @@ fn a_stricter_file_mode_is_kept_and_a_wider_one_fixed() {
         unknown => unknown.clone(),
     };
     for shell in shells() {
-        let root = Root::new();
+        let root = new_root();
         let path = root.path("etc/cni/net.d/10-flannel.conflist").display().to_string();
         let want =
             Want::file("test.want", "it is ours", &path, 0o644, "{}\n").at_most().nothing_to_undo("a test");
@@ -363,7 +308,7 @@ fn text_of(output: &Output) -> String {
 #[test]
 fn write_file_can_keep_the_mode_and_follows_links() {
     for shell in shells() {
-        let root = Root::new();
+        let root = new_root();
         root.write("etc/kept", "no end");
         fs::set_permissions(root.path("etc/kept"), Permissions::from_mode(0o604)).unwrap();
         symlink("kept", root.path("etc/link")).unwrap();
@@ -376,7 +321,7 @@ fn write_file_can_keep_the_mode_and_follows_links() {
 #[test]
 fn a_backup_is_made_only_once() {
     for shell in shells() {
-        let root = Root::new();
+        let root = new_root();
         root.write("etc/a", "first");
         fs::set_permissions(root.path("etc/a"), Permissions::from_mode(0o604)).unwrap();
         let kept = "var/lib/ironstrap/before";
@@ -401,14 +346,14 @@ fn now() -> u64 {
 #[test]
 fn retry_renews_the_lease_and_stops_when_it_is_lost() {
     for shell in shells() {
-        let root = Root::new();
+        let root = new_root();
         let tries = "try() { echo x >>$RUN/tries; echo not yet >&2; [ $(wc -l <$RUN/tries) -gt 2 ]; }\n";
         let lease = "lease 0 ours me@here 120 - -\nsed -i 's/ours [0-9]* /ours 1 /' $RUN/lease\n";
-        let output = root.lib(shell, &format!("{lease}{tries}retry try"));
+        let output = root.run(shell, &format!("{lease}{tries}retry try"));
         assert_eq!((output.status.code(), text(&output.stderr).as_str()), (Some(0), ""), "{shell}");
         let until: u64 = root.read("run/ironstrap/lease").split(' ').nth(2).unwrap().parse().unwrap();
         assert!(until >= now() + 100, "{shell}: the lease was not kept");
-        let output = root.lib(shell, &format!("mine=another hold=120\n{tries}rm $RUN/tries\nretry try"));
+        let output = root.run(shell, &format!("mine=another hold=120\n{tries}rm $RUN/tries\nretry try"));
         assert_eq!(
             (output.status.code(), text(&output.stdout).trim()),
             (Some(75), "lease lost: me@here (run ours) took it")
@@ -419,11 +364,11 @@ fn retry_renews_the_lease_and_stops_when_it_is_lost() {
 #[test]
 fn retry_ignores_log_lines_from_before_it_began() {
     for shell in shells() {
-        let root = Root::new();
+        let root = new_root();
         // The lease was taken long ago, and has that time.
         let lease = "lease 0 ours me@here 120 - -\nsed -i \"s/ $now / 1000 /\" $RUN/lease\n";
         let tries = "try() { echo x >>$RUN/tries; [ $(wc -l <$RUN/tries) -gt 2 ]; }\nfatal_log_line() { echo $1 >>$RUN/asked; return 1; }\n";
-        root.lib(shell, &format!("{lease}{tries}retry try"));
+        root.run(shell, &format!("{lease}{tries}retry try"));
         assert!(root.read("run/ironstrap/lease").contains(" 1000 "), "{shell}");
         let asked = root.read("run/ironstrap/asked");
         assert_eq!(asked.lines().count(), 2, "{shell}: {asked}");
@@ -434,9 +379,9 @@ fn retry_ignores_log_lines_from_before_it_began() {
 #[test]
 fn retry_times_out_with_the_last_output() {
     for shell in shells() {
-        let root = Root::new();
+        let root = new_root();
         let script = "WAIT_TIMEOUT=1; mkdir -p $RUN; try() { echo not yet >&2; echo reason: forged >&2; return 1; }; retry try";
-        let output = root.lib(shell, script);
+        let output = root.run(shell, script);
         assert_eq!(output.status.code(), Some(1), "{shell}");
         assert_eq!(
             text(&output.stderr),
@@ -451,7 +396,7 @@ fn retry_times_out_with_the_last_output() {
 fn retry_restarts_the_kubelet_for_a_missing_controller() {
     for shell in shells() {
         let run = |gone: &str, api: &str| {
-            let root = Root::new();
+            let root = new_root();
             root.write("etc/kubernetes/manifests/kube-controller-manager.yaml", "");
             root.command("systemctl", "echo \"$*\" >>$ROOT/restarted");
             let functions = ironstrap::shell::controllers("m1");
@@ -461,7 +406,7 @@ fn retry_restarts_the_kubelet_for_a_missing_controller() {
                  try() {{ echo x >>$RUN/tries; [ $(wc -l <$RUN/tries) -gt 12 ]; }}\nmkdir -p $RUN; : >$RUN/tries\n\
                  date() {{ echo $(($(wc -l <$RUN/tries) * 5)); }}\nretry try"
             );
-            let output = root.lib(shell, &script);
+            let output = root.run(shell, &script);
             assert_eq!((output.status.code(), text(&output.stderr).as_str()), (Some(0), ""), "{shell}");
             let said = text(&output.stdout);
             (said, if root.path("restarted").exists() { root.read("restarted") } else { String::new() })
@@ -485,12 +430,12 @@ fn retry_stops_after_three_identical_kubelet_failures() {
     let two: String = (0..4).map(|n| line(n, if n < 2 { "no such flag" } else { "no socket" })).collect();
     for shell in shells() {
         let run = |journal: &str, state: &str| {
-            let root = Root::new();
+            let root = new_root();
             root.write("journal", journal);
             root.command("journalctl", "cat $ROOT/journal");
             root.command("systemctl", &format!("echo {state}"));
             let script = "FATAL_PATTERNS='never said'; WAIT_TIMEOUT=1; mkdir -p $RUN; retry false";
-            text(&root.lib(shell, script).stderr)
+            text(&root.run(shell, script).stderr)
         };
         let ends = "waiting does not help: the kubelet ends with \"no such flag\"\n";
         assert_eq!(run(&same, "auto-restart"), ends, "{shell}");
@@ -515,7 +460,7 @@ fn retry_stops_at_a_fatal_line_of_the_program_itself() {
     let printed = "2999-01-01T00:00:00Z stdout F it says: Error: unknown flag: --x\n";
     for shell in shells() {
         let run = |journal: &str, log: &str, state: &str| {
-            let root = Root::new();
+            let root = new_root();
             root.command("systemctl", &format!("echo {state}"));
             root.write("journal", &journal.repeat(3));
             root.write("log", log);
@@ -525,7 +470,7 @@ fn retry_stops_at_a_fatal_line_of_the_program_itself() {
                 "{}WAIT_TIMEOUT=1; mkdir -p $RUN; retry false",
                 ironstrap::diagnosis::fatal_patterns()
             );
-            text(&root.lib(shell, &script).stderr)
+            text(&root.run(shell, &script).stderr)
         };
         let waited = "timed out after 1 s (--wait-timeout)\n";
         assert_eq!(run(&failed, "", "auto-restart"), format!("waiting does not help: {failed}"), "{shell}");
@@ -542,8 +487,8 @@ fn retry_stops_at_a_fatal_line_of_the_program_itself() {
 #[test]
 fn exit_code_76_is_not_retried() {
     for shell in shells() {
-        let root = Root::new();
-        let output = root.lib(
+        let root = new_root();
+        let output = root.run(
             shell,
             "mkdir -p $RUN; try() { printf 'the reason\nreason: forged\n' >&2; return 76; }; retry try",
         );
@@ -555,7 +500,7 @@ fn exit_code_76_is_not_retried() {
 #[test]
 fn the_log_watch_ends_after_its_shell_is_killed() {
     for shell in shells() {
-        let root = Root::new();
+        let root = new_root();
         root.command("systemctl", "");
         // Ends a watch that does not end by itself, so that it does not outlive the test.
         root.command(
@@ -563,7 +508,7 @@ fn the_log_watch_ends_after_its_shell_is_killed() {
             "echo tick >>$ROOT/ticks; [ $(wc -l <$ROOT/ticks) -lt 50 ] || kill $PPID; /bin/sleep 0.1",
         );
         let killed = "exec >/dev/null 2>&1; fatal_log_line() { return 1; }; run_unless_fatal sh -c 'kill -9 $PPID; /bin/sleep 0.3'";
-        assert!(!root.lib(shell, killed).status.success(), "{shell}");
+        assert!(!root.run(shell, killed).status.success(), "{shell}");
         // On a loaded host it may take a while until the watch ends. A watch that never ends ticks fifty times.
         let mut ticks = String::new();
         while root.read("ticks") != ticks || ticks.is_empty() {
@@ -585,11 +530,11 @@ fn kubectl_is_retried_only_while_the_api_server_is_away() {
                 cat >>$RUN/got; read -r status words <$RUN/says; sed -i 1d $RUN/says; echo \"$words\" >&2; [ $status != 0 ] || echo out; return $status; }\n";
     for shell in shells() {
         let run = |says: &str, more: &str| {
-            let root = Root::new();
+            let root = new_root();
             root.write("run/ironstrap/says", says);
             root.command("sleep", "rm -f $ROOT/run/ironstrap/unready; echo slept >>$ROOT/slept");
             let script = format!("{fake}{kubectl}{more}\nkubectl apply -f - <<'X'\none\ntwo\nX");
-            let output = root.lib(shell, &script);
+            let output = root.run(shell, &script);
             let slept = root.read("slept").lines().filter(|line| *line == "slept").count();
             (
                 output.status.code(),
@@ -640,7 +585,7 @@ fn package_commands_wait_for_the_lock_and_name_its_holder() {
         return;
     }
     for shell in shells() {
-        let root = Root::new();
+        let root = new_root();
         let mut holder = locked(&root.path("var/lib/dpkg/lock-frontend"));
         let who = format!("waits for: the package lock, held by process {} (flock)\n", holder.id());
         root.command("systemctl", "echo \"$*\" >>$ROOT/systemctl");
@@ -680,12 +625,12 @@ fn package_commands_wait_for_the_lock_and_name_its_holder() {
 #[test]
 fn an_install_that_would_remove_packages_is_refused() {
     for shell in shells() {
-        let root = Root::new();
+        let root = new_root();
         root.command("dpkg", ":");
         let apt = r#"echo "$*" >>$ROOT/apt
 case " $* " in *' -s '*) echo 'Remv docker-ce [5:28]'; echo 'Remv containerd.io [1.7]'; echo 'Inst containerd (1.7 x)' ;; esac"#;
         root.command("apt-get", apt);
-        let output = root.lib(shell, "pkg_install toy containerd; echo never");
+        let output = root.run(shell, "pkg_install toy containerd; echo never");
         assert_eq!(output.status.code(), Some(1), "{shell}");
         assert_eq!(text(&output.stdout), "these packages would be removed: docker-ce containerd.io\n");
         assert_eq!(root.read("apt").lines().count(), 1, "{shell}: it only asked");
@@ -696,10 +641,10 @@ case " $* " in *' -s '*) echo 'Remv docker-ce [5:28]'; echo 'Remv containerd.io 
 #[test]
 fn an_unavailable_package_fails_at_once() {
     for shell in shells() {
-        let root = Root::new();
+        let root = new_root();
         root.command("sleep", "echo slept >>$ROOT/slept");
         root.command("apt-get", "echo 'E: Unable to locate package kubelet'; exit 100");
-        let output = root.lib(shell, "mkdir -p /run/ironstrap; apt_get install kubelet; echo never");
+        let output = root.run(shell, "mkdir -p /run/ironstrap; apt_get install kubelet; echo never");
         assert_eq!(output.status.code(), Some(100), "{shell}");
         assert_eq!(text(&output.stdout), "E: Unable to locate package kubelet\n");
         assert_eq!(root.read("slept"), "absent");
@@ -718,7 +663,7 @@ fn quoting_keeps_every_byte() {
 #[test]
 fn restore_puts_a_backup_back_and_deletes_it() {
     for shell in shells() {
-        let root = Root::new();
+        let root = new_root();
         root.write("etc/a", "first");
         fs::set_permissions(root.path("etc/a"), Permissions::from_mode(0o604)).unwrap();
         root.good(shell, "backup_file a /etc/a; backup_file b /etc/new/folder/b");
@@ -727,7 +672,7 @@ fn restore_puts_a_backup_back_and_deletes_it() {
         assert_eq!((root.read("etc/a").as_str(), root.mode("etc/a")), ("first", 0o604));
         assert!(!root.path("etc/new/folder/b").exists());
         assert_eq!(fs::read_dir(root.path("var/lib/ironstrap/before")).unwrap().count(), 0);
-        let folders = format!("{0}/etc/new/folder\n{0}/etc/new\n", root.0.path().display());
+        let folders = format!("{0}/etc/new/folder\n{0}/etc/new\n", root.text());
         assert_eq!(root.read("var/lib/ironstrap/folders"), folders, "a reset deletes them at its end");
         // An earlier restore was killed before it deleted its last file. The restored file stays.
         root.write("var/lib/ironstrap/before/a.path", &format!("{}\n", root.path("etc/a").display()));
@@ -761,7 +706,7 @@ else echo "$verb$names" >>$ROOT/removed; fi"#,
 #[test]
 fn pkg_remove_keeps_packages_that_were_there_before() {
     for shell in shells() {
-        let root = Root::new();
+        let root = new_root();
         played_packages(&root, "kubelet hi\nruntime hi\ntool hi\nold hi\n", "tool\n");
         root.write("alone", "came-too others-orphan");
         root.write("var/lib/ironstrap/came/x", "kubelet\ncame-too\n");
@@ -769,7 +714,7 @@ fn pkg_remove_keeps_packages_that_were_there_before() {
         root.good(
             shell,
             "pkg_remove $ROOT/was $ROOT/manual kubelet runtime tool old"
-                .replace("$ROOT", root.0.path().to_str().unwrap())
+                .replace("$ROOT", &root.text())
                 .as_str(),
         );
         assert_eq!(root.read("removed"), "purge kubelet\npurge came-too\n", "{shell}");
@@ -786,15 +731,13 @@ fn pkg_remove_keeps_packages_that_were_there_before() {
 #[test]
 fn a_package_that_others_depend_on_stays() {
     for shell in shells() {
-        let root = Root::new();
+        let root = new_root();
         played_packages(&root, "containerd hi docker\nrunc ii containerd\n", "");
         root.write("alone", "");
         root.write("var/lib/ironstrap/came/x", "containerd\nrunc\n");
         root.write("was", "containerd absent\n");
-        let out = root.good(
-            shell,
-            &"pkg_remove $ROOT/was $ROOT/manual containerd".replace("$ROOT", root.0.path().to_str().unwrap()),
-        );
+        let out =
+            root.good(shell, &"pkg_remove $ROOT/was $ROOT/manual containerd".replace("$ROOT", &root.text()));
         assert_eq!(out, "containerd stays: apt would also remove docker\n", "{shell}");
         assert_eq!(root.read("removed"), "absent");
         assert_eq!(root.read("marks"), "unhold containerd\nauto containerd\n");
@@ -832,11 +775,11 @@ fn only_iptables_rules_of_the_cluster_are_removed() {
     let leave =
         ["pods", "leave"].map(|name| fs::read_to_string(format!("templates/{name}.sh")).unwrap()).concat();
     for shell in shells() {
-        let root = Root::new();
+        let root = new_root();
         root.write("kept", "link lo\n");
         let ours = |rules: &str| {
             root.write("rules", rules);
-            let dir = root.0.path().display();
+            let dir = root.text();
             root.good(
                 shell,
                 &format!("ETCD=/x NETWORK=flannel\n{leave}\nkept={dir}/kept\nour_rules cbr0 <{dir}/rules"),

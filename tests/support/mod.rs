@@ -5,6 +5,7 @@
 
 pub mod fuzz;
 pub mod place;
+pub mod root;
 pub mod schemas;
 
 use std::collections::BTreeMap;

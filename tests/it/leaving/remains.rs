@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::{ID, Root};
+use super::{ID, Root, new_root};
 use crate::support::{self, shells};
 
 /// Writes the /proc files of a process: its program, its PID namespace and its command line.
@@ -22,7 +22,7 @@ fn shown(root: &Root, pid: u32, exe: &str, namespace: &str, words: &[&str]) {
 fn a_shim_is_recognized_by_program_namespace_and_socket() {
     let here = fs::read_link("/proc/self/ns/pid").unwrap().display().to_string();
     for shell in shells() {
-        let root = Root::new();
+        let root = new_root();
         let socket = root.path("run/containerd/containerd.sock").display().to_string();
         let shim = "/usr/bin/containerd-shim-runc-v2";
         let words = |namespace, socket| [shim, "-namespace", namespace, "-id", ID, "-address", socket];
@@ -99,7 +99,7 @@ fn alive(pid: u32) -> bool {
 #[test]
 fn only_processes_of_the_clusters_pods_are_ended() {
     for shell in shells() {
-        let root = Root::new();
+        let root = new_root();
         root.write("var/lib/kept", "link lo\n");
         let socket = root.path("run/containerd/containerd.sock").display().to_string();
         let (mut ours, container) = shim(&root, "k8s.io", &socket);
@@ -131,7 +131,7 @@ fn only_processes_of_the_clusters_pods_are_ended() {
 #[test]
 fn pods_from_before_the_cluster_keep_running() {
     for shell in shells() {
-        let root = Root::new();
+        let root = new_root();
         let mut theirs = Running::new(&root, Path::new("/bin/sleep"), &["60"]);
         root.write("sys/fs/cgroup/kubepods.slice/cgroup.procs", &format!("{}\n", theirs.0.id()));
         let kept = root.good(shell, "traces");
@@ -147,7 +147,7 @@ fn pods_from_before_the_cluster_keep_running() {
 #[test]
 fn an_unkillable_process_is_reported_with_its_remedy() {
     for shell in shells() {
-        let root = Root::new();
+        let root = new_root();
         root.write("var/lib/kept", "link lo\n");
         root.write("sys/fs/cgroup/kubepods.slice/cgroup.procs", "41\n");
         shown(&root, 41, "/usr/bin/mysqld", "pid:[1]", &["/usr/bin/mysqld", "--x"]);

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::{Root, text};
+use super::{Root, new_root, text};
 use crate::support::shells;
 
 const FOLDER: &str = "var/lib/cni/networks/cbr0";
@@ -16,7 +16,7 @@ fn id(last: u8) -> String {
 /// A node with the five pod addresses 10.244.1.2 to 10.244.1.6, of which these are taken. containerd has the sandboxes
 /// 2 and 3, and another namespace of it has 4.
 fn node(taken: &[(u8, &str)]) -> Root {
-    let root = Root::new();
+    let root = new_root();
     root.command("timeout", "shift; exec \"$@\"");
     root.command(
         "ctr",
@@ -93,7 +93,7 @@ fn no_address_is_freed_if_containerd_does_not_answer() {
                 &format!("case $* in '{failing}') exit 1 ;; namespaces*) echo k8s.io moby ;; esac"),
             );
             for call in ["addresses_taken", "addresses_free"] {
-                let output = root.lib(shell, &format!("{ADDRESSES}\n{call}"));
+                let output = root.run(shell, &format!("{ADDRESSES}\n{call}"));
                 assert!(!output.status.success(), "{shell}: {call}");
                 assert!(
                     text(&output.stderr).contains("containerd does not list its pods"),

@@ -1,6 +1,6 @@
 //! Tests which stopped components of a control plane are named, and when none is.
 
-use super::Root;
+use super::{Root, new_root};
 use crate::support::shells;
 
 const PODS: &str = include_str!("../../../templates/pods.sh");
@@ -8,7 +8,7 @@ const ALL: [&str; 4] = ["etcd", "kube-apiserver", "kube-controller-manager", "ku
 
 /// A control plane with all manifests that has run for a long time.
 fn control_plane() -> Root {
-    let root = Root::new();
+    let root = new_root();
     for name in ALL {
         root.write(&format!("etc/kubernetes/manifests/{name}.yaml"), "");
     }

@@ -5,18 +5,18 @@ use std::fs;
 use ironstrap::shell::PRELUDE;
 use ironstrap::step::ABSENT;
 
-use super::{Root, text};
+use super::{new_root, text};
 use crate::support::shells;
 
 #[test]
 fn containerd_is_asked_again_only_after_a_change() {
     let functions = fs::read_to_string("templates/containerd-config.sh").unwrap();
     for shell in shells() {
-        let root = Root::new();
+        let root = new_root();
         let program = root.path("bin/containerd").display().to_string();
         let ask = format!("{functions}\ncontainerd_config").replace("/usr/bin/containerd", &program);
         let asked = || root.read("asked").lines().count();
-        let absent = root.lib(shell, &format!("{PRELUDE}{ask}"));
+        let absent = root.run(shell, &format!("{PRELUDE}{ask}"));
         assert_eq!((absent.status.code(), text(&absent.stdout)), (Some(ABSENT), String::new()), "{shell}");
         root.command(
             "containerd",
@@ -41,10 +41,10 @@ fn containerd_is_asked_again_only_after_a_change() {
         root.good(shell, &ask);
         assert_eq!(asked(), 7, "{shell}: there is a new file");
         root.command("containerd", "echo x >>$ROOT/asked; echo 'broken' >&2; exit 1");
-        assert!(!root.lib(shell, &ask).stderr.is_empty(), "{shell}: the program changed");
+        assert!(!root.run(shell, &ask).stderr.is_empty(), "{shell}: the program changed");
         root.command("containerd", "echo x >>$ROOT/asked; echo 'sandbox = \"x\"'; echo warning >&2");
         for _ in 0..2 {
-            let output = root.lib(shell, &ask);
+            let output = root.run(shell, &ask);
             assert_eq!(
                 (text(&output.stdout), text(&output.stderr)),
                 ("x\n".into(), "warning\n".into()),

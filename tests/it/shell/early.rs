@@ -6,7 +6,7 @@ use ironstrap::cluster::ETCD_DIR;
 use ironstrap::probe;
 use ironstrap::step::{Answer, Ask};
 
-use super::{BOUNDARY, Root, said, text};
+use super::{BOUNDARY, Root, new_root, said, text};
 use crate::support::{run, sh, shells};
 
 /// The answers of the machine in this folder.
@@ -30,7 +30,7 @@ fn answers(root: &Root, shell: &str, asks: &[&str]) -> Vec<Answer> {
 fn api_questions_start_early_and_keep_their_order() {
     let call = "kubectl() { echo \"$*\"; }\n";
     for shell in shells() {
-        let root = Root::new();
+        let root = new_root();
         let here = root.path("here").display().to_string();
         // This question waits for a later one.
         let waits = format!(

@@ -4,7 +4,7 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
 
-use super::{Root, text};
+use super::{Root, new_root, text};
 use crate::support::shells;
 
 const MANIFESTS: &str = "etc/kubernetes/manifests";
@@ -20,7 +20,7 @@ fn mode(root: &Root, name: &str, mode: u32) {
 
 /// A control plane as kubeadm leaves it.
 fn control_plane() -> Root {
-    let root = Root::new();
+    let root = new_root();
     root.command("stat", "/usr/bin/stat \"$@\" | sed 's/^\\([0-7]*\\) [0-9]* [^ ]*/\\1 0 root:root/'");
     root.command("chown", "echo \"$*\" >>$ROOT/chown");
     for (name, is) in [
@@ -48,9 +48,9 @@ fn control_plane() -> Root {
 /// The output of `script` on this machine, with the machine's paths.
 fn asked(root: &Root, shell: &str, script: &str) -> String {
     let functions = functions(&["files", "again"]);
-    let output = root.lib(shell, &format!("ETCD=/var/lib/etcd\n{functions}\n{script}"));
+    let output = root.run(shell, &format!("ETCD=/var/lib/etcd\n{functions}\n{script}"));
     assert!(output.status.success() && output.stderr.is_empty(), "{shell}: {}", text(&output.stderr));
-    text(&output.stdout).replace(&root.0.path().display().to_string(), "")
+    text(&output.stdout).replace(&root.text(), "")
 }
 
 #[test]
@@ -122,11 +122,11 @@ fn missing_folders_are_created_and_read_only_ones_reported() {
     for shell in shells() {
         let root = control_plane();
         let logs = root.path("var/log/pods").display().to_string();
-        let var = format!("{}/var/log", root.0.path().display());
+        let var = format!("{}/var/log", root.text());
         let functions = functions(&["files", "again"]).replace("/var/log", &var);
         let asked = |body: &str| {
-            let output = root.lib(shell, &format!("ETCD=\n{functions}\n{body}"));
-            (output.status.code(), text(&output.stdout).replace(&root.0.path().display().to_string(), ""))
+            let output = root.run(shell, &format!("ETCD=\n{functions}\n{body}"));
+            (output.status.code(), text(&output.stdout).replace(&root.text(), ""))
         };
         assert_eq!(
             asked("unwritable"),
@@ -162,12 +162,12 @@ fn unwritable_subfolders_are_found() {
         for folder in shut.iter().chain(&["var/log/pods", "var/log/containers"]) {
             fs::create_dir_all(root.path(folder)).unwrap();
         }
-        let var = format!("{}/var/log", root.0.path().display());
+        let var = format!("{}/var/log", root.text());
         for folder in shut {
             let functions = functions(&["files"]).replace("/var/log", &var);
             let stub = format!("may_write() {{ case $1 in */{folder}) return 1 ;; esac; }}");
             let said = root.good(shell, &format!("ETCD=/var/lib/etcd\n{functions}\n{stub}\nunwritable"));
-            let said = said.replace(&root.0.path().display().to_string(), "");
+            let said = said.replace(&root.text(), "");
             assert_eq!(said, format!("/{folder} is not writable\n"), "{shell}");
         }
     }
@@ -175,7 +175,7 @@ fn unwritable_subfolders_are_found() {
 
 /// A machine with all kinds of drop-ins.
 fn drop_ins() -> Root {
-    let root = Root::new();
+    let root = new_root();
     let env = root.path("etc/proxy.env").display().to_string();
     for (name, lines) in [
         ("usr/lib/systemd/system/containerd.service", "[Service]\nExecStart=/usr/bin/containerd\n"),
@@ -217,7 +217,7 @@ fn drop_ins() -> Root {
 }
 
 fn unit_files(root: &Root, shell: &str, script: &str) -> String {
-    let dir = root.0.path().display().to_string();
+    let dir = root.text();
     let functions = functions(&["unit-files", "again"]);
     let functions = functions.replace("/usr/lib/", &format!("{dir}/usr/lib/"));
     root.good(shell, &format!("{functions}\n{script}")).replace(&dir, "")
@@ -261,7 +261,7 @@ fn settings_that_change_a_unit_start_are_removed() {
             root.read("systemctl")
                 .contains("daemon-reload\ndaemon-reexec\nis-active -q containerd\nrestart containerd\n")
         );
-        let key = root.0.path().display().to_string().replace('/', "-");
+        let key = root.text().replace('/', "-");
         let kept = format!(
             "var/lib/ironstrap/before/kubelet-args{key}-etc-systemd-system-containerd.service.d-more.conf"
         );

@@ -5,7 +5,7 @@ use ironstrap::machine::Machine;
 use ironstrap::step::{Ask, Expect, Fix, Verdict, Want};
 use time::OffsetDateTime;
 
-use super::{Root, text};
+use super::{Root, new_root, text};
 use crate::support::{lab, pki, shells, wants};
 
 fn want() -> Want {
@@ -17,7 +17,7 @@ fn want() -> Want {
 
 /// A machine whose containerd has these images. Its registry has every image except `refused`.
 fn machine(images: &str, refused: &str) -> Root {
-    let root = Root::new();
+    let root = new_root();
     root.write("images", images);
     root.write("refused", refused);
     root.command("systemctl", "[ ! -e $ROOT/off ]");
@@ -44,13 +44,13 @@ esac",
 
 fn asked(root: &Root, shell: &str, want: &Want) -> (bool, String) {
     let Ask::OnlyBeforeJoin(ask) = &want.ask else { panic!("{:?}", want.ask) };
-    let output = root.lib(shell, ask);
+    let output = root.run(shell, ask);
     (output.status.success(), text(&output.stdout).trim_end().into())
 }
 
 fn fixed(root: &Root, shell: &str, want: &Want) -> (bool, String) {
     let Fix::Unit { script, .. } = &want.fix else { panic!("{:?}", want.fix) };
-    let output = root.lib(shell, script);
+    let output = root.run(shell, script);
     (output.status.success(), text(&output.stderr))
 }
 

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 
-use super::{Root, text};
+use super::{Root, new_root, text};
 use crate::support::{run, shells};
 
 const FILES: &str = include_str!("../../../templates/kubelet-files.sh");
@@ -11,13 +11,13 @@ const KEYS: &str = include_str!("../../../templates/whole-key.awk");
 const CURRENT: &str = "var/lib/kubelet/pki/kubelet-client-current.pem";
 
 fn asked(root: &Root, shell: &str, script: &str) -> String {
-    root.good(shell, &format!("{FILES}\n{script}")).replace(&root.0.path().display().to_string(), "")
+    root.good(shell, &format!("{FILES}\n{script}")).replace(&root.text(), "")
 }
 
 #[test]
 fn a_certificate_file_in_place_of_a_link_is_renamed() {
     for shell in shells() {
-        let root = Root::new();
+        let root = new_root();
         assert_eq!(asked(&root, shell, "kubelet_links"), "", "{shell}: nothing is there");
         root.write("var/lib/kubelet/pki/kubelet-client-2026-11-28-10-00-00.pem", "old");
         symlink(root.path("var/lib/kubelet/pki/kubelet-client-2026-11-28-10-00-00.pem"), root.path(CURRENT))
@@ -56,7 +56,7 @@ fn a_certificate_file_in_place_of_a_link_is_renamed() {
 fn files_that_keep_a_kubelet_from_starting_are_deleted() {
     let pki = |name: &str| format!("var/lib/kubelet/pki/kubelet.{name}");
     for shell in shells() {
-        let root = Root::new();
+        let root = new_root();
         root.command("systemctl", "echo \"$*\" >>$ROOT/systemctl");
         assert_eq!(asked(&root, shell, "kubelet_unreadable pair"), "", "{shell}: nothing is there");
         root.write(&pki("crt"), "x");
@@ -95,7 +95,7 @@ fn files_that_keep_a_kubelet_from_starting_are_deleted() {
 #[test]
 fn a_key_is_whole_only_at_its_declared_length() {
     let says = |shell: &str, pem: &str| {
-        let root = Root::new();
+        let root = new_root();
         root.write("var/lib/x", pem);
         let script = format!(
             "awk '{KEYS}{{ key_line($0) }}\nEND {{ print has_key + 0 }}' <{}",

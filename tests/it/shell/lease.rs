@@ -71,14 +71,14 @@ fn a_lease_is_taken_or_refused() {
     ];
     for shell in shells() {
         for (lease, seen, busy, from, right) in &cases {
-            let root = Root::new();
+            let root = new_root();
             if !lease.is_empty() {
                 root.write(LEASE, lease);
             }
             if *busy {
                 root.write(UNIT, "");
             }
-            let output = root.lib(shell, &format!("lease {seen} ours me@here 120 5ec2 {from}\necho in"));
+            let output = root.run(shell, &format!("lease {seen} ours me@here 120 5ec2 {from}\necho in"));
             let (out, after) = (text(&output.stdout), root.read(LEASE));
             let what = format!("{shell}: {lease:?} {seen} {busy} {from}: {out}{}", text(&output.stderr));
             match right {
@@ -107,7 +107,7 @@ fn only_related_runs_and_take_over_replace_a_live_lease() {
     let over = Run { take_over: true, ..copy.clone() };
     for shell in shells() {
         for (run, right) in [(&next, Some(0)), (&copy, Some(75)), (&over, Some(0))] {
-            let root = Root::new();
+            let root = new_root();
             let dead = self::run(shell, &root.moved(&ledger::take(&of("1111", kin()), None)));
             assert!(dead.status.success(), "{shell}: {}", text(&dead.stderr));
             assert!(!root.read(LEASE).contains("5ec2e7"), "the secret does not travel");
@@ -146,15 +146,15 @@ const LEASE_BEFORE: &str = r#"old_lease() {
 #[test]
 fn older_versions_and_this_one_respect_each_others_leases() {
     for shell in shells() {
-        let root = Root::new();
+        let root = new_root();
         // Both versions run as the same user on the same host.
         root.good(shell, "lease 0 ours me@here 120 0af1 -");
-        let output = root.lib(shell, &format!("{LEASE_BEFORE}old_lease 1 theirs me@here 120"));
+        let output = root.run(shell, &format!("{LEASE_BEFORE}old_lease 1 theirs me@here 120"));
         assert_eq!(output.status.code(), Some(75), "{shell}: {}", text(&output.stdout));
         root.good(shell, "release_lease ours");
         root.good(shell, &format!("{LEASE_BEFORE}old_lease 1 theirs me@here 120"));
         let before = root.read(LEASE);
-        let output = root.lib(shell, "lease 2 ours me@here 120 0af1 -");
+        let output = root.run(shell, "lease 2 ours me@here 120 0af1 -");
         assert_eq!(text(&output.stdout), "lease held: by me@here (run thei)\n", "{shell}");
         assert_eq!((output.status.code(), root.read(LEASE)), (Some(75), before), "{shell}");
     }
@@ -170,7 +170,7 @@ fn every_change_of_a_lease_holds_the_lock() {
     ];
     for shell in shells() {
         for (script, kept) in scripts.iter().flat_map(|script| [(script, true), (script, false)]) {
-            let root = Root::new();
+            let root = new_root();
             root.write(LEASE, &format!("5 ours {} 10 me@here\n", now() + 60));
             root.write("alice", &format!("6 theirs {} 10 alice@desk\n", now() + 60));
             if kept {
@@ -190,7 +190,7 @@ fn every_change_of_a_lease_holds_the_lock() {
 #[test]
 fn a_deleted_lock_file_is_created_and_locked_again() {
     for shell in shells() {
-        let root = Root::new();
+        let root = new_root();
         root.write("run/ironstrap/lock", "");
         let mut holder = locked(&root.path("run/ironstrap/lock"));
         std::thread::scope(|scope| {
@@ -208,10 +208,10 @@ fn a_deleted_lock_file_is_created_and_locked_again() {
 #[test]
 fn a_script_that_cannot_lock_the_lease_changes_nothing() {
     for shell in shells() {
-        let root = Root::new();
+        let root = new_root();
         root.command("flock", "exit 1");
         for script in ["lease 0 ours me@here 120 - -", "mine=ours hold=120; renew || :"] {
-            let output = root.lib(shell, &format!("{script}\necho in"));
+            let output = root.run(shell, &format!("{script}\necho in"));
             assert_eq!((output.status.code(), text(&output.stdout).as_str()), (Some(1), ""), "{shell}");
             assert!(text(&output.stderr).contains("cannot lock "), "{shell}");
         }
@@ -223,7 +223,7 @@ fn a_script_that_cannot_lock_the_lease_changes_nothing() {
 fn only_its_own_run_releases_a_lease() {
     for shell in shells() {
         for kin in ["", " 0af1"] {
-            let root = Root::new();
+            let root = new_root();
             root.good(shell, "release_lease ours; cleanup_run_dir ours");
             assert_eq!(root.read(LEASE), "absent");
             let held = format!("5 theirs 99 10 alice@desk{kin}\n");
@@ -243,7 +243,7 @@ fn a_lease_lost_during_a_fix_is_reported_as_lost() {
     let renews = ["renew", "x=$(renew; echo never)\necho $x", "( renew )", "retry false"];
     for shell in shells() {
         for renew in renews {
-            let root = Root::new();
+            let root = new_root();
             root.write("alice", &format!("9 9a2b7f {} 10 alice@desk\n", now() + 60));
             let mut changes = touches(&root, &["one", "two"]);
             changes[0].fix = Fix::Run(sh(format!("cp ALICE $RUN/lease\n{renew}")));
@@ -267,7 +267,7 @@ fn a_lease_lost_during_a_fix_is_reported_as_lost() {
 #[test]
 fn exit_code_75_with_a_valid_lease_is_a_failed_fix() {
     for shell in shells() {
-        let root = Root::new();
+        let root = new_root();
         let mut changes = touches(&root, &["one"]);
         changes[0].fix = Fix::Run("exit 75".into());
         let changes: Vec<&Change> = changes.iter().collect();

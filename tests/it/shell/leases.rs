@@ -1,6 +1,6 @@
 //! Tests the check that the holder of a Lease of Kubernetes still renews it.
 
-use super::{Root, now, shells, text};
+use super::{new_root, now, shells, text};
 
 /// A Lease: its holder, its seconds, and how many seconds ago it was renewed.
 type Lease = (&'static str, u64, u64);
@@ -13,7 +13,7 @@ fn asked(
     first: Option<Lease>,
     then: Option<Lease>,
 ) -> (Option<i32>, String, String) {
-    let root = Root::new();
+    let root = new_root();
     for name in [
         "etc/kubernetes/manifests/kube-apiserver.yaml",
         "etc/kubernetes/admin.conf",
@@ -36,7 +36,7 @@ fn asked(
     );
     let functions = std::fs::read_to_string("templates/leases.sh").unwrap();
     let script = format!("kubectl() {{ command kubectl \"$@\"; }}\nsleep() {{ :; }}\n{functions}\n{script}");
-    let output = root.lib(shell, &script);
+    let output = root.run(shell, &script);
     (output.status.code(), text(&output.stdout), text(&output.stderr))
 }
 

@@ -4,17 +4,17 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 
-use super::{Root, played_packages, text};
+use super::{Root, new_root, played_packages, text};
 use crate::support::shells;
 
 fn unpackage(root: &Root, shell: &str, names: &str) -> (bool, String) {
-    let dir = root.0.path().display();
-    let output = root.lib(shell, &format!("WAIT_TIMEOUT=0; pkg_remove {dir}/was {dir}/manual {names} 2>&1"));
+    let dir = root.text();
+    let output = root.run(shell, &format!("WAIT_TIMEOUT=0; pkg_remove {dir}/was {dir}/manual {names} 2>&1"));
     (output.status.success(), text(&output.stdout))
 }
 
 fn installed() -> Root {
-    let root = Root::new();
+    let root = new_root();
     played_packages(&root, "kubelet hi\n", "");
     root.write("alone", "");
     root.write("was", "kubelet absent\n");
@@ -145,7 +145,7 @@ fn an_apt_crash_is_reported_as_a_failed_update() {
             ("echo 'E: Broken'; exit 100", "Broken\n"),
             ("exit 124", "apt-get update does not end within 40 s\n"),
         ] {
-            let root = Root::new();
+            let root = new_root();
             root.command("apt-get", apt);
             let d = root.path("d").display().to_string();
             assert_eq!(root.good(shell, &format!("d={d}\n{sources}\nsources_dead")), said, "{shell}: {apt}");

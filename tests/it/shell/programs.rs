@@ -4,7 +4,7 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
 
-use super::{Root, run, text};
+use super::{Root, new_root, run, text};
 use crate::support::shells;
 
 const TOOL: &str = "usr/bin/tool";
@@ -13,10 +13,10 @@ const UNIT: &str = "usr/lib/systemd/system/tool.service";
 
 /// A machine with one freshly installed package.
 fn unpacked() -> Root {
-    let root = Root::new();
+    let root = new_root();
     root.command("stat", "/usr/bin/stat \"$@\" | sed 's/^\\([^ ]* [0-7]*\\) [0-9]*/\\1 0/'");
     root.command("md5sum", "echo read >>$ROOT/reads; exec /usr/bin/md5sum \"$@\"");
-    let dir = root.0.path().display().to_string();
+    let dir = root.text();
     let (mut list, mut sums) =
         (format!("/.\n{dir}/usr/lib/systemd/system\n{dir}/usr/bin/link\n"), String::new());
     for (name, mode) in [(TOOL, 0o755), (PLUGIN, 0o755), (UNIT, 0o644), ("usr/share/doc/tool", 0o644)] {
@@ -34,11 +34,11 @@ fn unpacked() -> Root {
 
 /// The output of the check, with the machine's paths.
 fn programs(root: &Root, shell: &str) -> String {
-    let dir = root.0.path().display().to_string();
+    let dir = root.text();
     let functions = fs::read_to_string("templates/programs.sh").unwrap();
     let functions = functions.replace("/^\\/", &format!("/^{}\\/", dir.replace('/', "\\/")));
     let functions = functions.replace("|^\\/", &format!("|^{}\\/", dir.replace('/', "\\/")));
-    let output = root.lib(shell, &format!("{functions}\nprograms none tool other"));
+    let output = root.run(shell, &format!("{functions}\nprograms none tool other"));
     assert!(output.status.success() && output.stderr.is_empty(), "{shell}: {}", text(&output.stderr));
     text(&output.stdout).replace(&dir, "")
 }
@@ -116,10 +116,10 @@ fn a_file_that_cannot_be_examined_is_an_error() {
         let root = unpacked();
         root.command("stat", "echo 'stat: cannot statx: Input/output error' >&2; exit 1");
         let functions = fs::read_to_string("templates/programs.sh").unwrap();
-        let dir = root.0.path().display().to_string().replace('/', "\\/");
+        let dir = root.text().replace('/', "\\/");
         let functions =
             functions.replace("/^\\/", &format!("/^{dir}\\/")).replace("|^\\/", &format!("|^{dir}\\/"));
-        let output = root.lib(shell, &format!("{functions}\nprograms tool"));
+        let output = root.run(shell, &format!("{functions}\nprograms tool"));
         assert!(text(&output.stderr).contains("Input/output error"), "{shell}");
     }
 }
@@ -128,7 +128,7 @@ fn a_file_that_cannot_be_examined_is_an_error() {
 fn a_package_is_reinstalled_and_keeps_its_marks() {
     let functions = fs::read_to_string("templates/again.sh").unwrap();
     for shell in shells() {
-        let root = Root::new();
+        let root = new_root();
         root.command("dpkg", ":");
         root.command("systemctl", ":");
         root.command("dpkg-query", "printf '%s' 'hi  1.2-3'");
@@ -147,7 +147,7 @@ fn a_package_is_reinstalled_and_keeps_its_marks() {
 
         // apt succeeds even if it could not reinstall the package.
         root.command("apt-get", "echo 'Reinstallation of tool is not possible, it cannot be downloaded.'");
-        let output = root.lib(shell, &again("echo x"));
+        let output = root.run(shell, &again("echo x"));
         assert_eq!(output.status.code(), Some(1), "{shell}");
         let said = text(&output.stdout);
         assert!(

@@ -1,6 +1,6 @@
 //! Tests the removal of registry folders of containerd that the inventory no longer needs.
 
-use super::Root;
+use super::new_root;
 use crate::support::shells;
 
 const FUNCTIONS: &str = include_str!("../../../templates/registries.sh");
@@ -9,7 +9,7 @@ const ONLY_OURS: &str = "# Kept by ironstrap: [registries] of the inventory.\n";
 #[test]
 fn only_registry_folders_of_earlier_inventories_are_deleted() {
     for shell in shells() {
-        let root = Root::new();
+        let root = new_root();
         let asked = |script: &str| root.good(shell, &format!("{FUNCTIONS}\n{script}"));
         assert_eq!(asked("registries_left docker.io"), "", "{shell}: there is no folder");
         let folder = |name: &str| format!("etc/containerd/certs.d/{name}");

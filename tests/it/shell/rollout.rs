@@ -1,11 +1,11 @@
 //! Tests which nodes are named if a DaemonSet does not become available.
 
-use super::{Root, text};
+use super::{new_root, text};
 use crate::support::{owner, shells};
 
 /// What `not_up` prints for the nodes w1, w2 and w3. A pod has its node, its deletionTimestamp and its condition.
 fn faults(shell: &str, pods: &[(&str, &str, &str)]) -> String {
-    let root = Root::new();
+    let root = new_root();
     let lines = pods
         .iter()
         .map(|(node, gone, ready)| format!("{}\t{node}\t{gone}\t{ready}\n", owner("DaemonSet/web")));
@@ -14,7 +14,7 @@ fn faults(shell: &str, pods: &[(&str, &str, &str)]) -> String {
     root.command("kubectl", "case $* in *.metadata.deletionTimestamp*) cat $ROOT/pods ;; *) exit 1 ;; esac");
     let functions = std::fs::read_to_string("templates/rollout.sh").unwrap();
     let script = format!("kubectl() {{ command kubectl \"$@\"; }}\n{functions}\nnot_up web web w1 w2 w3");
-    text(&root.lib(shell, &script).stdout)
+    text(&root.run(shell, &script).stdout)
 }
 
 const READY: &str = r#"{"status":"True","type":"Ready"}"#;

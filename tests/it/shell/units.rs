@@ -11,14 +11,14 @@ fn a_unit_is_followed_to_its_end() {
         for (script, status, said) in
             [("echo one; echo two >&2", 0, "one\ntwo\n"), ("umask; exit 4", 4, "0022\n")]
         {
-            let root = Root::new();
+            let root = new_root();
             root.command("systemd-run", RUNS);
             root.command("systemctl", "echo 0");
             // An earlier unit of the same run left these files. They say nothing about this unit.
             root.write("run/ironstrap/toy.1f2e.log", "before\n");
             root.write("run/ironstrap/toy.1f2e.rc", "9\n");
             let output =
-                root.lib(shell, &format!("umask 022\nmine=1f2e\nrun_as_unit toy 5 <<'END'\n{script}\nEND"));
+                root.run(shell, &format!("umask 022\nmine=1f2e\nrun_as_unit toy 5 <<'END'\n{script}\nEND"));
             let err = text(&output.stderr);
             assert_eq!((output.status.code(), text(&output.stdout).as_str()), (Some(status), said), "{err}");
             assert_eq!(root.read("run/ironstrap/toy.1f2e.rc").trim(), status.to_string());
@@ -32,10 +32,10 @@ fn a_unit_is_followed_to_its_end() {
 #[test]
 fn a_unit_that_is_stopped_early_is_reported() {
     for shell in shells() {
-        let root = Root::new();
+        let root = new_root();
         root.command("systemd-run", ":");
         root.command("systemctl", "echo 0");
-        let output = root.lib(shell, "mkdir -p $RUN; mine=1f2e\nrun_as_unit toy 5 <<'END'\necho never\nEND");
+        let output = root.run(shell, "mkdir -p $RUN; mine=1f2e\nrun_as_unit toy 5 <<'END'\necho never\nEND");
         let (out, err) = (text(&output.stdout), text(&output.stderr));
         assert_eq!(output.status.code(), Some(1), "{shell}");
         assert_eq!(
@@ -51,16 +51,16 @@ fn a_unit_of_an_earlier_run_is_followed() {
     for shell in shells() {
         for (lease, job) in [("3 1f2e 0 1000 me@here 0af1\n", "toy.1f2e"), ("3 1f2e 0 1000 me@here\n", "toy")]
         {
-            let root = Root::new();
+            let root = new_root();
             root.command("systemctl", "echo 0");
             root.write("run/ironstrap/lease", lease);
             root.write(&format!("run/ironstrap/{job}.log"), "so far\n");
-            let output = root.lib(shell, "attach toy");
+            let output = root.run(shell, "attach toy");
             let (out, err) = (text(&output.stdout), text(&output.stderr));
             assert_eq!(output.status.code(), Some(1), "{shell}: {out}{err}");
             assert_eq!(out, "so far\nironstrap-toy was stopped before it finished\n", "{shell}: {err}");
             root.write(&format!("run/ironstrap/{job}.rc"), "4\n");
-            assert_eq!(root.lib(shell, "attach toy").status.code(), Some(4), "{shell}");
+            assert_eq!(root.run(shell, "attach toy").status.code(), Some(4), "{shell}");
         }
     }
 }
@@ -69,13 +69,13 @@ fn a_unit_of_an_earlier_run_is_followed() {
 fn the_script_of_an_active_unit_is_never_overwritten() {
     for shell in shells() {
         for mine in ["1f2e", "2222"] {
-            let root = Root::new();
+            let root = new_root();
             root.command("systemd-run", "echo 'Unit ironstrap-toy.service was already loaded' >&2; exit 1");
             root.command("systemctl", "echo 0");
             let files = ["sh", "log"].map(|end| format!("run/ironstrap/toy.1f2e.{end}"));
             files.iter().for_each(|file| root.write(file, "of the first\n"));
             let output =
-                root.lib(shell, &format!("mine={mine}\nrun_as_unit toy 5 <<'END'\necho second\nEND"));
+                root.run(shell, &format!("mine={mine}\nrun_as_unit toy 5 <<'END'\necho second\nEND"));
             assert_eq!(output.status.code(), Some(1), "{shell}");
             assert_eq!(text(&output.stdout), "", "{shell}: it does not follow the active unit");
             assert!(files.iter().all(|file| root.read(file) == "of the first\n"), "{shell}");
@@ -118,7 +118,7 @@ fn taking_a_machine_deletes_only_leftovers_of_earlier_runs() {
         "kube/x.y.sh",
     ];
     for shell in shells() {
-        let root = Root::new();
+        let root = new_root();
         let path = |name: &&str| format!("run/ironstrap/{name}");
         let there = |names: &[&str]| names.iter().filter(|name| root.path(&path(name)).exists()).count();
         for name in old.iter().chain(&earlier).chain(&stays) {
@@ -127,7 +127,7 @@ fn taking_a_machine_deletes_only_leftovers_of_earlier_runs() {
         fs::create_dir(root.path("run/ironstrap/a.b.sh")).unwrap();
         // One run is refused, and the other already has the lease. The files may be in use.
         root.write("run/ironstrap/lease", &format!("5 theirs {} 10 alice@desk\n", now() + 60));
-        root.lib(shell, "lease 5 ours me@here 120 - -");
+        root.run(shell, "lease 5 ours me@here 120 - -");
         root.good(shell, "lease 5 theirs alice@desk 120 - -");
         assert_eq!((there(&old), there(&earlier)), (old.len(), earlier.len()), "{shell}");
         root.good(shell, "release_lease theirs; lease 5 ours me@here 120 - -");
@@ -140,7 +140,7 @@ fn taking_a_machine_deletes_only_leftovers_of_earlier_runs() {
 fn unit_back_skips_a_unit_that_is_gone() {
     for shell in shells() {
         for (there, done) in [("not-found", ""), ("loaded", "disable -q kubelet\nstop kubelet\n")] {
-            let root = Root::new();
+            let root = new_root();
             let does = format!(
                 "case $1 in show) echo {there} ;; disable | stop) [ {there} = loaded ] || exit 1; echo \"$*\" >>$ROOT/done ;; esac"
             );
