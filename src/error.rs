@@ -20,7 +20,7 @@ pub enum Kind {
     Lost,
     /// A script ran on the machine and printed nothing for too long, or far too much. It may still run.
     Silent,
-    /// ironstrap refused a change that is possible, because it would damage something.
+    /// ironstrap refused to change something. The message gives the reason.
     Refused,
     /// ironstrap cannot determine the present state, so it changed nothing.
     Unknown,
@@ -59,7 +59,7 @@ pub const EXIT_CODES: [(u8, &str, &str); 12] = [
     ),
     (
         5,
-        "ironstrap refused, because a change would damage something.",
+        "ironstrap refused to change something. The message gives the reason.",
         "Follow the hint. See [preflight checks](preflight.md).",
     ),
     (
