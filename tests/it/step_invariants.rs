@@ -654,9 +654,9 @@ fn predicted_rows() -> String {
     }
     let row = |(checks, how, text): &(Vec<&str>, How, &str)| {
         let what = match how {
-            How::Asked => format!("asked: {text}"),
-            How::EnsuredByStep => format!("brought about: {text}"),
-            How::Tried => format!("tried: `{text}`"),
+            How::Asked => format!("checked first: {text}"),
+            How::EnsuredByStep => format!("fixed first: {text}"),
+            How::Tried => format!("tested: `{text}`"),
             How::Never => format!("cannot fail: {text}"),
         };
         let checks: Vec<String> = checks.iter().map(|check| format!("`{check}`")).collect();
