@@ -104,7 +104,7 @@ pub enum Event {
 /// The result of a run on one node.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 pub struct Tally {
-    /// How many scripts ran on the node.
+    /// How many scripts ironstrap started on the node, or tried to start.
     pub execs: u32,
     /// How many wants did not hold: found by a plan, or fixed by an apply.
     pub changes: usize,
