@@ -118,7 +118,11 @@ fn clones_and_routes(world: &World) {
     for run in [world.apply(), world.plan()] {
         let run = run.refused(5, "w1", &["has the same machine-id as m1", id.trim()]);
         let run = run.refused(5, "w1", &["claims the SSH host key of m1"]);
-        let run = run.refused(5, "w2", &["its cluster address 198.18.0.99 is on none", "198.18.0.13"]);
+        let run = run.refused(
+            5,
+            "w2",
+            &["no network interface has the cluster address 198.18.0.99", "198.18.0.13"],
+        );
         let run = run.refused(5, "m1", &["the route to 10.244.7.0/24 overlaps pods", "10.244.0.0/16"]);
         let hints: Vec<&str> = run.events.iter().filter_map(|event| event["hint"].as_str()).collect();
         assert!(hints.iter().any(|hint| hint.contains("systemd-machine-id-setup")), "{hints:#?}");
