@@ -227,6 +227,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn an_ignored_check_without_a_readable_answer_is_only_noted() {
+        let unreadable = Want::new("preflight.disk", "there is room")
+            .judged(|_| Verdict::Unknown("unreadable output of df".into()));
+        let Expect::Judged(judge) = told(unreadable).expect else { panic!() };
+        let Verdict::Noted(words) = judge("") else { panic!() };
+        assert!(
+            words.ends_with("there is room, downgraded to a warning: unreadable output of df"),
+            "{words}"
+        );
+    }
+
+    #[test]
     fn host_names_follow_rfc_1123() {
         assert!(is_host_name("m1") && is_host_name("node-1.example.org"));
         for name in ["", "-a", "a-", "A", "a_b", "a..b", &"x".repeat(64), &"a.b".repeat(85)] {

@@ -168,10 +168,15 @@ fn unreachable(
         let numbers: Vec<String> = ports.keys().map(|port| number(*port)).collect();
         let is_other = ports.values().all(|ends| ends.keys().all(|how| *how == STRANGER));
         let hint = match is_other {
-            true => format!(
-                "find the host that has the address of {node}, or the proxy or NAT rule that redirects {}",
-                numbers.join(", ")
-            ),
+            true => {
+                let others: BTreeSet<&str> =
+                    ports.values().flat_map(|ends| ends.values()).flatten().copied().collect();
+                let asked = if outbound { few(&Vec::from_iter(others)) } else { node.to_string() };
+                format!(
+                    "find the host that has the address of {asked}, or the proxy or NAT rule that redirects {}",
+                    numbers.join(", ")
+                )
+            }
             false => open(wall, node, &numbers, outbound),
         };
         Finding { check: "Reach", error: error.hint(hint), harmless: false }

@@ -163,6 +163,19 @@ fn control_planes_and_the_joining_node_report_errors() {
 }
 
 #[test]
+fn another_program_is_looked_for_at_the_address_that_was_asked() {
+    let (cluster, new) = (cluster(1, 3), names(&cluster(1, 3), 2));
+    let hint = |from: &str, to: &str| {
+        let probe = Probe { from: from.into(), to: to.into(), port: 6443, udp: false };
+        let came = [(probe, ProbeResult::Failed(STRANGER.into()))];
+        judge(&cluster, &came, &new, &BTreeMap::new()).remove(0).error.hint.unwrap()
+    };
+    assert!(hint("n0", "n2").starts_with("find the host that has the address of n2, "));
+    // The joining node is refused, but it asked the other one.
+    assert!(hint("n2", "n0").starts_with("find the host that has the address of n0, "));
+}
+
+#[test]
 fn before_the_cluster_exists_every_report_counts() {
     let cluster = cluster(1, 2);
     let all = names(&cluster, 0);
