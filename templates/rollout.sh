@@ -35,12 +35,24 @@ covers() {
   [ -z "$covers_lacks" ] || { echo "$2: $covers_lacks" >&2; return 1; }
 }
 
+# count_again NAMESPACE KIND/NAME: makes the controller count the Nodes of a DaemonSet, at most every ten seconds. The
+# controller does not count a Node that was deleted and came back while its pods were still there, until the DaemonSet or one
+# of its pods changes (kubernetes, pkg/controller/daemon/daemon_controller.go, `syncNodeUpdate`). This change leaves nothing.
+count_again() {
+  count_now=$(date +%s)
+  [ "${count_of-}" != "$1/$2" ] || [ "$count_now" -ge $((count_last + 10)) ] || return 0
+  count_of=$1/$2 count_last=$count_now
+  kubectl -n "$1" annotate "$2" --overwrite --field-manager=ironstrap "ironstrap.dev/counted=$count_now" >/dev/null &&
+    kubectl -n "$1" annotate "$2" --field-manager=ironstrap ironstrap.dev/counted- >/dev/null
+}
+
 # up NAMESPACE KIND/NAME COMMAND...: runs the command. It fails with 76, which ends `retry`, if a pod of the object cannot
 # start, no matter how long the wait is.
 up() {
   up_namespace=$1 up_object=$2
   shift 2
   ! up_said=$("$@" 2>&1 >/dev/null) || return 0
+  case $up_said in *': selects only '*) count_again "$up_namespace" "$up_object" || : ;; esac
   ! stuck "$up_namespace" "$up_object" || return 76
   [ -z "$up_said" ] || printf '%s\n' "$up_said" >&2
   return 1

@@ -320,7 +320,7 @@ fn dns(cx: &Cx) -> Want {
              tries=0\nwhile said=$(refused) && [ -n \"$said\" ]; do\n\
              # The controller waits longer each time. A change of the ReplicaSet makes it try at once.\n\
              [ $((tries % 5)) != 0 ] || for to in =yes -; do\n\
-             kubectl -n kube-system annotate replicasets -l k8s-app=kube-dns --overwrite \"ironstrap.io/again$to\" >/dev/null 2>&1 || :\ndone\n\
+             kubectl -n kube-system annotate replicasets -l k8s-app=kube-dns --overwrite \"ironstrap.dev/again$to\" >/dev/null 2>&1 || :\ndone\n\
              tries=$((tries + 1))\n[ $tries -lt 15 ] || { echo \"reason: $said\"; echo 'by hand: new-pods'; exit 1; }\nrenew\nsleep 1\ndone\n\
              retry dns_up",
             cluster = within_the_cluster(cx),

@@ -13,8 +13,8 @@ use crate::client::{Client, Ended, Triple};
 use crate::lab::{Lab, NODES, text};
 use crate::{Ground, so, until};
 
-/// In seconds: longer than any run takes on two cores.
-pub const PATIENCE: u64 = 300;
+/// In seconds: longer than any run takes on two cores, and longer than ironstrap waits for the cluster before it says why.
+pub const PATIENCE: u64 = 400;
 
 /// A change of the inventory: a path of keys, and a value in TOML.
 type Edit = (&'static [&'static str], &'static str);

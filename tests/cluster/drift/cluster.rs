@@ -175,6 +175,22 @@ SLICE",
         ..KIND
     },
     Kind {
+        // The controller of DaemonSets does not count it until a pod of the DaemonSet or the DaemonSet itself changes.
+        says: "cluster: a worker's Node is deleted and comes back before its pods are gone",
+        by: Kubectl(
+            "k get node w2 -o yaml | sed '/^  resourceVersion:/d; /^  uid:/d' >/run/w2.yaml
+             k delete node w2
+             for change in lab/changed=yes lab/changed-; do k -n kube-system annotate daemonset kube-proxy $change; done
+             k -n kube-system wait daemonset kube-proxy --for=jsonpath='{.status.desiredNumberScheduled}'=2 --timeout=20s
+             sleep 1
+             k create -f /run/w2.yaml
+             rm /run/w2.yaml
+             k wait node w2 --for=condition=Ready --timeout=60s",
+        ),
+        shows: &[("m1", "nodes", "nodes.network", "selects only 2 of 3 nodes")],
+        ..KIND
+    },
+    Kind {
         says: "cluster: the control plane's Node is deleted while its kubelet runs",
         by: Kubectl("k delete node m1"),
         shows: &[

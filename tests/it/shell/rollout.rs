@@ -1,4 +1,4 @@
-//! Tests which nodes are named if a DaemonSet does not become available.
+//! Tests the wait until a DaemonSet is available, and which nodes are named if it does not become available.
 
 use super::{new_root, text};
 use crate::support::{owner, shells};
@@ -31,5 +31,33 @@ fn only_workers_that_block_a_rollout_are_at_fault() {
         assert_eq!(faults(shell, &not), both, "{shell}");
         let none = [("m1", "", NOT), ("w1", gone, READY)];
         assert_eq!(faults(shell, &none), "", "{shell}: no pod of it is ready anywhere");
+    }
+}
+
+/// A controller that counts again only when the DaemonSet changes, as that of Kubernetes does for a Node that came back
+/// before its pods were gone.
+#[test]
+fn a_controller_that_missed_a_node_counts_again() {
+    const KUBECTL: &str = "case $* in
+    *' annotate '*counted=*) echo begun >>$ROOT/calls; echo 3/3/3/1/1 >$ROOT/status ;;
+    *' annotate '*counted-*) echo ended >>$ROOT/calls ;;
+    *' get daemonset '*) cat $ROOT/status ;;
+    *' get pods '*) ;;
+    *) exit 1 ;;
+    esac";
+    for shell in shells() {
+        let root = new_root();
+        root.write("status", "2/2/2/1/1\n");
+        root.command("kubectl", KUBECTL);
+        let functions = std::fs::read_to_string("templates/rollout.sh").unwrap();
+        let begin = format!("kubectl() {{ command kubectl \"$@\"; }}\n{functions}\n");
+        let covers = |least: u32| format!("up web DaemonSet/web covers web web 0 {least} 3 || echo waits\n");
+        let said = |script: String| text(&root.run(shell, &(begin.clone() + &script)).stdout);
+        assert_eq!(said(covers(2) + &covers(3) + &covers(3)), "waits\n", "{shell}");
+        assert_eq!(root.read("calls"), "begun\nended\n", "{shell}: only if a node is missing");
+        // A DaemonSet that really selects fewer nodes is not changed with each try.
+        root.write("calls", "");
+        assert_eq!(said(covers(4) + &covers(4) + &covers(4)), "waits\nwaits\nwaits\n", "{shell}");
+        assert_eq!(root.read("calls"), "begun\nended\n", "{shell}");
     }
 }
