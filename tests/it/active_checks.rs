@@ -250,10 +250,8 @@ fn runs(files: &[(&str, &str)], script: &str) -> std::result::Result<String, Str
         root.set_mode(name, 0o755);
     }
     std::fs::create_dir(root.path("tmp")).unwrap();
-    let path = format!("{}/bin:/usr/bin:/bin", root.text());
-    let script = script.replace("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", &path);
-    let head = format!("set -eu\nexport LC_ALL=C PATH={path} TMPDIR={}", root.path("tmp").display());
-    let output = run("sh", &format!("{head}\n{}", root.moved(&script)));
+    let head = format!("set -eu\nexport LC_ALL=C PATH={0}/bin:$PATH TMPDIR={0}/tmp", root.text());
+    let output = run("sh", &format!("{head}\n{}", root.moved(script)));
     let left = std::fs::read_dir(root.path("tmp")).unwrap().count();
     assert_eq!(left, 0, "something is left: {script}");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap().replace(&root.text(), "");

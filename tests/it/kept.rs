@@ -16,7 +16,7 @@ use ironstrap::probe;
 use ironstrap::step::{Answer, Ask, Cx, Fix, Want};
 use time::OffsetDateTime;
 
-use crate::support::{self, lab, run, shells};
+use crate::support::{self, lab, run, shells, tools};
 
 const FIXTURES: &str = "tests/fixtures/kept-0.1.0";
 const BOUNDARY: &str = "--0123456789abcdef";
@@ -93,7 +93,7 @@ impl Kept {
         let root = self.root.path().display();
         let moved =
             MOVED.iter().fold(script.to_string(), |script, dir| script.replace(dir, &format!("{root}{dir}")));
-        moved.replace("PATH=/usr", &format!("PATH={root}/bin:/usr"))
+        moved.replace(tools::SYSTEM_PATH, &format!("{root}/bin:{}", tools::path()))
     }
 
     /// Runs a script after the functions that fixes share.

@@ -17,7 +17,7 @@ use ironstrap::fleet::identity::Finding;
 use ironstrap::inventory;
 use ironstrap::step::{Answer, Ask};
 
-use crate::support::{self, pipe};
+use crate::support::{self, pipe, tools};
 
 const PASSWORD: &str = "it's $open: 7";
 
@@ -92,7 +92,7 @@ fn findings_with_openssl(cluster: &Cluster, openssl: &str) -> (String, String) {
     let script = script.replace("/usr/lib/apt/apt-helper", &helper.display().to_string());
     let tmp = root.path().join("tmp").display().to_string();
     let log = root.path().join("log");
-    let mut path = std::env::var("PATH").unwrap();
+    let mut path = tools::path().to_string();
     if !openssl.is_empty() {
         let bin = root.path().join("bin");
         std::fs::create_dir(&bin).unwrap();

@@ -29,6 +29,7 @@ use ironstrap::ledger::{self, Run};
 use ironstrap::machine::Lease;
 use ironstrap::plan::{self, Change};
 use ironstrap::probe;
+use ironstrap::shell::PRELUDE;
 use ironstrap::step::{Answer, Ask, Back, Step, Undo, Want};
 
 use crate::support::root::{Root, templates};
@@ -175,6 +176,18 @@ fn touches(root: &Root, names: &[&str]) -> Vec<Change> {
         plan::changes(&[(&TOY, &want, &Answer::Said("no\n".into()))], &mut Default::default()).remove(0)
     };
     names.iter().map(change).collect()
+}
+
+#[test]
+fn scripts_find_only_listed_programs_of_this_computer() {
+    let names = "for name in ctr docker ip kubectl nft systemctl; do command -v $name || :; done";
+    for shell in shells() {
+        let root = new_root();
+        assert_eq!(root.good(shell, names), "", "{shell}");
+        assert_eq!(root.good(shell, &format!("{PRELUDE}\n{names}")), "", "{shell}");
+        root.command("ctr", "");
+        assert!(root.good(shell, &format!("{PRELUDE}\n{names}")).ends_with("/bin/ctr\n"), "{shell}");
+    }
 }
 
 #[test]

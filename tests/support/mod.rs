@@ -7,6 +7,7 @@ pub mod fuzz;
 pub mod place;
 pub mod root;
 pub mod schemas;
+pub mod tools;
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -97,10 +98,10 @@ pub fn shells() -> Vec<&'static str> {
     shells
 }
 
-/// Runs a script in a shell. As with sshd, the script arrives on standard input.
+/// Runs a script in a shell, with the PATH of `tools`. As with sshd, the script arrives on standard input.
 pub fn run(shell: &str, script: &str) -> Output {
     let mut shell = Command::new(shell);
-    pipe(shell.arg("-s"), script)
+    pipe(shell.arg("-s").env("PATH", tools::path()), script)
 }
 
 /// Runs a command to its end, with this standard input.

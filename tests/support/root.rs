@@ -1,5 +1,5 @@
 //! A folder that stands for the root of a machine. Scripts of ironstrap run on it in real shells: text replacement moves
-//! their paths below the folder, and they find its commands before those of the host.
+//! their paths below the folder, and they find its commands before those of `tools`.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -11,7 +11,7 @@ use ironstrap::machine::Machine;
 use ironstrap::probe;
 use ironstrap::step::{Answer, Ask};
 
-use super::run;
+use super::{run, tools};
 
 const BOUNDARY: &str = "--0123456789abcdef";
 
@@ -30,8 +30,7 @@ impl Root {
         for path in moved {
             root = root.replacing(path, &format!("ROOT{path}"));
         }
-        // The prelude of ironstrap's scripts sets this.
-        root.replacing("PATH=/usr", "PATH=ROOT/bin:/usr")
+        root.replacing(tools::SYSTEM_PATH, &format!("ROOT/bin:{}", tools::path()))
     }
 
     /// Replaces this text in scripts, too. ROOT in the replacement is the folder.

@@ -1,5 +1,5 @@
 //! A machine in a folder. An SSH server in the test process runs scripts with a real shell. The paths of a machine point
-//! below the folder, and its own commands come first in the PATH.
+//! below the folder, and its own commands come before those of `tools`.
 
 use std::collections::HashMap;
 use std::fs::{self, Permissions};
@@ -15,6 +15,8 @@ use russh::server::{Auth, ChannelOpenHandle, Config, Handle, Handler, Msg, Sessi
 use russh::{Channel, ChannelId, Disconnect};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
+
+use crate::support::tools;
 
 pub fn new_key() -> PrivateKey {
     PrivateKey::random(&mut russh::keys::key::safe_rng(), Algorithm::Ed25519).unwrap()
@@ -337,7 +339,7 @@ async fn run(id: ChannelId, handle: Handle, script: String, root: PathBuf, seen:
     }
     let root = root.display().to_string();
     let script = MOVED.iter().fold(script, |script, path| script.replace(path, &format!("{root}{path}")));
-    let script = script.replace("PATH=/usr", &format!("PATH={root}/bin:/usr"));
+    let script = script.replace(tools::SYSTEM_PATH, &format!("{root}/bin:{}", tools::path()));
     let mut shell = tokio::process::Command::new("/bin/sh");
     let shell = shell.arg("-s").process_group(0);
     let mut child =
