@@ -54,8 +54,10 @@ enum Command {
     /// Test SSH and sudo on every machine. Changes no machine.
     SshCheck(ssh_check::SshCheck),
     /// Show how the machines differ from the inventory. Changes no settings on them.
+    #[command(mut_arg("wait_timeout", |arg| arg.hide(true)))]
     Plan(plan::Plan),
     /// Show the state of all nodes on one screen. Changes no machine.
+    #[command(mut_arg("wait_timeout", |arg| arg.hide(true)))]
     Status(status::Status),
     /// Create or repair the cluster. Asks before it changes anything.
     Apply(apply::Apply),

@@ -147,7 +147,7 @@ fn follows(touched: &BTreeSet<String>, step: &Step, want: &Want, answer: &Answer
     let Answer::Said(now) = answer else { return None };
     let path = want.reads.iter().find(|path| touched.contains(*path))?;
     Some(Change {
-        have: now.clone(),
+        have: want.ask.in_words(now),
         want: format!("restarted, because {path} changes"),
         ..blank(step, want, answer, State::Ready)
     })
@@ -236,6 +236,7 @@ fn change(step: &Step, want: &Want, answer: &Answer) -> Option<Change> {
         Verdict::Waits { have, want, for_what } => (have, want, State::Waits(for_what)),
         Verdict::Unconfirmed { have, want, confirmation } => (have, want, State::Unconfirmed(confirmation)),
     };
+    let (have, wanted) = (want.ask.in_words(&have), want.ask.in_words(&wanted));
     Some(Change { have, want: wanted, fix, ..blank(step, want, answer, state) })
 }
 

@@ -50,7 +50,7 @@ pub(super) fn new(args: New) -> Outcome {
     let path = path.display();
     report::err(&format!("✔ {path}: {} of {}", count(cluster.nodes.len(), "node"), cluster.name));
     let flag = flag(&args.output);
-    report::err(&format!("  ironstrap plan{flag} --accept-new-host-keys        see what would change"));
+    report::err(&format!("  next: ironstrap ssh-check{flag} --accept-new-host-keys"));
     Ok(End::Good)
 }
 

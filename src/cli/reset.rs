@@ -76,8 +76,8 @@ pub(super) async fn under_lock(
         return Ok(left);
     }
     if !args.json {
-        let lines = if args.verbose { report::plan::lines } else { report::plan::brief };
-        lines(&plan, &session.cluster.nodes).iter().for_each(|line| report::out(line));
+        let lines = report::plan::reset(&plan, &session.cluster.nodes, args.verbose);
+        lines.iter().for_each(|line| report::out(line));
         left.iter().for_each(|error| report::err(&stays(error)));
     }
     if !wanted(session, &plan).await.map_err(one)? {

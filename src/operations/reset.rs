@@ -93,13 +93,14 @@ fn asks(entries: &Sh, now: &Sh, was: &Sh) -> Sh {
     )
 }
 
-/// Judges an answer to `asks`. It does not show what was not there, nor what only programs read.
-fn judge(answer: &str) -> Verdict {
+/// Judges an answer to `asks`. It does not show what was not there, nor what only programs read. `ask`: the one whose answer
+/// both parts have the form of.
+fn judge(ask: &Ask, answer: &str) -> Verdict {
     let lines = |sign: &str| -> String {
         let lines = answer.lines().filter_map(|line| line.strip_prefix(sign)?.strip_prefix(' '));
         let shown =
             lines.filter(|line| *line != "absent" && !line.ends_with(" absent") && !line.starts_with('{'));
-        shown.map(|line| format!("{line}\n")).collect()
+        shown.map(|line| ask.in_words(line) + "\n").collect()
     };
     Verdict::Differs { have: lines("now"), want: lines("was") }
 }
@@ -113,9 +114,10 @@ fn file(key: &str, path: &str, secret: bool) -> Want {
     };
     let was = shown(&format!("{entry}.file"), Sh::raw(" | sed 's/^/was /'"));
     let kept = sh!("[ -e {entry}.file ] || [ -e {entry}.absent ]", entry);
+    let of = Ask::File(path.into());
     Want::new("", format!("{path} is restored to its earlier state"))
         .ask(asks(&kept, &shown(path, Sh::EMPTY), &was))
-        .judged(judge)
+        .judged(move |answer| judge(&of, answer))
         .run(sh!("restore {key}", key))
         .touches(&[path])
         .undone_by(Undo::OfReset)
@@ -131,9 +133,10 @@ fn shell(key: &str, back: &Back, want: &Want) -> Want {
     );
     let now = if back.now.is_empty() { Sh::raw(":") } else { back.now.clone() };
     let kept = sh!("[ -e {entry}.answer ]", entry);
+    let of = want.ask.clone();
     let undone = Want::new("", &back.that)
         .ask(asks(&kept, &now, &sh!("sed 's/^/was /' {entry}.answer", entry)))
-        .judged(judge)
+        .judged(move |answer| judge(&of, answer))
         .undone_by(Undo::OfReset);
     // A fix that takes long may take long to undo.
     match want.fix {

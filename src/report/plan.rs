@@ -42,23 +42,30 @@ pub fn lines(plan: &[(String, Vec<Change>)], nodes: &[Node]) -> Vec<String> {
     all.map(|line| secret::hide(&indented(&line)).into_owned()).collect()
 }
 
-/// Returns the same as `lines`, with one line for each file in place of its contents. It is for plans of a reset, which remove
-/// whole files.
-pub fn brief(plan: &[(String, Vec<Change>)], nodes: &[Node]) -> Vec<String> {
-    let named = |change: &Change| {
-        if change.touches.is_empty() || change.state != State::Ready {
-            return change.clone();
-        }
-        let files = change.touches.join(", ");
-        let that = match (change.have.is_empty(), change.want.is_empty()) {
-            (true, true) => change.that.clone(),
-            (false, true) if !matches!(change.fix, Fix::Write { .. }) => format!("remove {files}"),
-            _ => format!("restore {files}"),
-        };
-        Change { that, have: String::new(), want: String::new(), fix: Fix::FromPrevious, ..change.clone() }
+/// Returns the lines of the plan of a reset. They do not say why a cluster needs each step. `verbose`: with the contents of
+/// files, in place of one line for each file.
+pub fn reset(plan: &[(String, Vec<Change>)], nodes: &[Node], verbose: bool) -> Vec<String> {
+    let one = |change: &Change| {
+        let change = Change { why: "", ..change.clone() };
+        if verbose { change } else { brief(change) }
     };
-    let named = |(node, changes): &(String, Vec<Change>)| (node.clone(), changes.iter().map(named).collect());
-    lines(&plan.iter().map(named).collect::<Vec<_>>(), nodes)
+    let each = |(node, changes): &(String, Vec<Change>)| (node.clone(), changes.iter().map(one).collect());
+    lines(&plan.iter().map(each).collect::<Vec<_>>(), nodes)
+}
+
+/// Replaces the contents of files by what happens to the files.
+fn brief(change: Change) -> Change {
+    if change.touches.is_empty() || change.state != State::Ready {
+        return change;
+    }
+    let is = if change.touches.len() == 1 { "is" } else { "are" };
+    let files = change.touches.join(", ");
+    let that = match (change.have.is_empty(), change.want.is_empty()) {
+        (true, true) => change.that.clone(),
+        (false, true) if !matches!(change.fix, Fix::Write { .. }) => format!("{files} {is} removed"),
+        _ => format!("{files} {is} restored"),
+    };
+    Change { that, have: String::new(), want: String::new(), fix: Fix::FromPrevious, ..change }
 }
 
 /// Returns the wants that nobody could check, one line for each kind. A line names all nodes about which it says the same.
@@ -137,8 +144,12 @@ impl<'a> Block<'a> {
     fn lines(&self) -> Vec<String> {
         let Some(Item { change, .. }) = self.items.first() else { return vec![] };
         let nodes = group::counted(self.nodes.iter().map(|node| node.name));
-        let mut lines = vec![format!("{nodes}  {} — {}", change.step, change.why)];
-        lines.extend(self.items.iter().flat_map(|item| item.lines(self.nodes.len() > 1)));
+        let why = if change.why.is_empty() { String::new() } else { format!(" — {}", change.why) };
+        let mut lines = vec![format!("{nodes}  {}{why}", change.step)];
+        let several = self.nodes.len() > 1;
+        let named = self.items.iter().filter(|item| !place(item.change).is_empty());
+        let width = named.map(|item| item.that(several).chars().count()).max().unwrap_or_default();
+        lines.extend(self.items.iter().flat_map(|item| item.lines(several, width)));
         lines
     }
 }
@@ -167,13 +178,17 @@ impl<'a> Item<'a> {
         (literal || same(&change.have, &next.have) && same(&change.want, &next.want)).then_some(literal)
     }
 
-    /// Returns the lines of the change. `all`: whether it stands for all nodes of its block.
-    fn lines(&self, all: bool) -> Vec<String> {
-        let node = &self.about[0];
+    /// Returns the sentence of the change. `all`: whether it stands for all nodes of its block.
+    fn that(&self, all: bool) -> String {
         let each = all || self.about.len() > 1;
-        let that = if each { node.out_of(&self.change.that) } else { self.change.that.clone() };
-        let mut lines = one(self.change, &that);
-        if each && !self.literal {
+        if each { self.about[0].out_of(&self.change.that) } else { self.change.that.clone() }
+    }
+
+    /// Returns the lines of the change. `width`: the column of paths, in characters after the beginning of the sentence.
+    fn lines(&self, all: bool, width: usize) -> Vec<String> {
+        let node = &self.about[0];
+        let mut lines = one(self.change, &self.that(all), width);
+        if (all || self.about.len() > 1) && !self.literal {
             lines.iter_mut().for_each(|line| *line = node.out_of(line));
         }
         if self.about.len() > 1 {
@@ -199,9 +214,9 @@ fn place(change: &Change) -> &str {
     if let Fix::Write { path, .. } = &change.fix { path } else { "" }
 }
 
-fn one(change: &Change, that: &str) -> Vec<String> {
+fn one(change: &Change, that: &str, width: usize) -> Vec<String> {
     let sign = if matches!(change.state, State::Unknown { .. }) { '?' } else { '✗' };
-    let mut lines = vec![format!("  {sign} {that:<50} {}", place(change)).trim_end().to_string()];
+    let mut lines = vec![format!("  {sign} {that:<width$}  {}", place(change)).trim_end().to_string()];
     // If there is no file yet, the hash of its new text tells people nothing.
     let told_by_name = change.have.is_empty() && change.want.contains("\nsha256 ");
     let diff = if told_by_name { vec![] } else { diff(&change.have, &change.want) };

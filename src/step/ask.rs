@@ -69,8 +69,67 @@ impl Ask {
         matches!(self, Ask::Api { .. } | Ask::Objects(_) | Ask::Nodes | Ask::Listed | Ask::Administrator)
     }
 
+    /// Returns the lines of an answer in the words of a plan. Answers of other kinds stay as they are.
+    pub fn in_words(&self, answer: &str) -> String {
+        let word: fn(&str) -> String = match self {
+            Ask::Unit { .. } => unit,
+            Ask::Packages(_) => package,
+            _ => return answer.into(),
+        };
+        answer.split('\n').map(word).collect::<Vec<_>>().join("\n")
+    }
+
     /// Whether its answer grows with the cluster.
     pub fn grows(&self) -> bool {
         matches!(self, Ask::Api { grows: true, .. })
+    }
+}
+
+/// Puts `enabled active stale: /c changed after it started` into the words of a plan.
+fn unit(state: &str) -> String {
+    let mut words = state.splitn(3, ' ');
+    let (Some(file), Some(active)) = (words.next(), words.next()) else { return state.into() };
+    match words.next().and_then(|rest| rest.strip_prefix("stale: ")) {
+        Some(why) => format!("{file}, {active}, but {why}"),
+        None => format!("{file}, {active}"),
+    }
+}
+
+/// Puts `kubelet hi 1.36.3-1.1` into the words of a plan. The letters are dpkg's: what is wanted of the package, and what it
+/// is (`dpkg-query(1)`, `db:Status-Abbrev`).
+fn package(state: &str) -> String {
+    match state.split(' ').collect::<Vec<_>>()[..] {
+        [name, "ii", version] => format!("{name} {version}"),
+        [name, "hi", version] => format!("{name} {version}, held"),
+        [name, "rc", version] => format!("{name} {version} is removed, but its configuration files are left"),
+        [name, "absent"] => format!("{name} is not installed"),
+        _ => state.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_puts_states_of_units_and_packages_into_words() {
+        let unit = Ask::Unit { unit: "a.service".into(), reads: vec![] };
+        for (answer, words) in [
+            ("enabled active current", "enabled, active"),
+            ("disabled inactive", "disabled, inactive"),
+            (
+                "enabled active stale: /c changed after it started",
+                "enabled, active, but /c changed after it started",
+            ),
+            ("masked", "masked"),
+            ("", ""),
+        ] {
+            assert_eq!(unit.in_words(answer), words);
+        }
+        let packages = Ask::Packages(vec![]);
+        let answer = "a hi 1.0-1\nb ii 2\nc absent\nd rc 3\ne iF 4\n";
+        let words = "a 1.0-1, held\nb 2\nc is not installed\nd 3 is removed, but its configuration files are left\ne iF 4\n";
+        assert_eq!(packages.in_words(answer), words);
+        assert_eq!(Ask::File("/a".into()).in_words("enabled active current"), "enabled active current");
     }
 }

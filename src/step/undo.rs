@@ -78,7 +78,10 @@ impl Back {
 
     /// Puts a unit back. The answer from before the fix was that of `Ask::Unit`.
     pub fn unit(unit: &str) -> Self {
-        let now = sh!("systemctl show -p UnitFileState -p ActiveState --value {unit} | xargs", unit);
+        let now = sh!(
+            "echo $(systemctl show -p UnitFileState --value {unit}) $(systemctl show -p ActiveState --value {unit})",
+            unit
+        );
         let back = Back::new(unit, format!("{unit} is restored to its earlier state")).now(now);
         Back { last: true, ..back.script(sh!("read -r state <\"$was\"\nunit_back {unit} $state", unit)) }
     }

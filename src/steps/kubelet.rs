@@ -45,7 +45,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
             format!("kubelet, kubeadm and kubectl {version} are installed and held"),
         )
         .asks(Ask::Packages(names))
-        .passes(format!("{version}, held"), move |states| are_installed(states, &version))
+        .passes(all_held(&version), move |states| are_installed(states, &version))
         .run_as_unit("kubelet", 20, install(cluster))
         .undone_by(Undo::Back(Back::packages("kubelet", &PACKAGES))),
         unit(cluster),
@@ -203,6 +203,11 @@ fn no_flags(cx: &Cx) -> Want {
         .disrupts()
         .nothing_to_undo("each file that it edits is kept by itself, and comes back")
         .only(cx.machine.is_member() && !cx.cluster.ignores("KubeletArgs"))
+}
+
+/// The right answer, in the words of a plan.
+fn all_held(version: &str) -> String {
+    PACKAGES.map(|package| format!("{package} {version}, held\n")).concat()
 }
 
 fn are_installed(states: &str, version: &str) -> bool {

@@ -285,8 +285,8 @@ fn the_plan_and_the_scripts_of_a_reset_match() {
         all.extend(changes);
     }
     let plan = [("w2".to_string(), all)];
-    snapshot("reset-plan", &report::plan::brief(&plan, &lab.cluster.nodes).join("\n"));
-    snapshot("reset-plan-verbose", &report::plan::lines(&plan, &lab.cluster.nodes).join("\n"));
+    snapshot("reset-plan", &report::plan::reset(&plan, &lab.cluster.nodes, false).join("\n"));
+    snapshot("reset-plan-verbose", &report::plan::reset(&plan, &lab.cluster.nodes, true).join("\n"));
     snapshot("reset-scripts", &scripts);
 }
 

@@ -30,7 +30,7 @@ pub const KINDS: &[Kind] = &[
         by: Anywhere("w2", "chmod 666 /var/lib/kubelet/kubeadm-flags.env"),
         shows: &[
             (".", "files", MODES, "/var/lib/kubelet/kubeadm-flags.env: mode 666 root:root"),
-            (".", "member", "member.kubelet-unit", "stale: /var/lib/kubelet/kubeadm-flags.env"),
+            (".", "member", "member.kubelet-unit", "but /var/lib/kubelet/kubeadm-flags.env"),
         ],
         ..KIND
     },

@@ -27,19 +27,19 @@ pub const KINDS: &[Kind] = &[
     Kind {
         says: "kubelet: it is stopped",
         by: Anywhere("w2", "systemctl stop kubelet"),
-        shows: &[(".", "member", RUNS, "enabled inactive")],
+        shows: &[(".", "member", RUNS, "enabled, inactive")],
         ..KIND
     },
     Kind {
         says: "kubelet: it is disabled",
         by: Anywhere("w1", "systemctl disable -q kubelet"),
-        shows: &[(".", "kubelet", BOOT, "disabled"), (".", "member", RUNS, "disabled active")],
+        shows: &[(".", "kubelet", BOOT, "disabled"), (".", "member", RUNS, "disabled, active")],
         ..KIND
     },
     Kind {
         says: "kubelet: it is stopped and disabled",
         by: Anywhere("w1", "systemctl disable -q --now kubelet"),
-        shows: &[(".", "kubelet", BOOT, "disabled"), (".", "member", RUNS, "disabled inactive")],
+        shows: &[(".", "kubelet", BOOT, "disabled"), (".", "member", RUNS, "disabled, inactive")],
         ..KIND
     },
     Kind {
@@ -51,13 +51,13 @@ pub const KINDS: &[Kind] = &[
     Kind {
         says: "kubelet: kubeadm's package is not held",
         by: Anywhere("w2", "apt-mark unhold kubeadm"),
-        shows: &[(".", "kubelet", HELD, "kubeadm ii 1.36.3")],
+        shows: &[(".", "kubelet", HELD, "kubeadm 1.36.3")],
         ..KIND
     },
     Kind {
         says: "kubelet: kubectl is removed",
         by: Anywhere("w1", "dpkg --purge --force-hold kubectl"),
-        shows: &[(".", "kubelet", HELD, "kubectl absent")],
+        shows: &[(".", "kubelet", HELD, "kubectl is not installed")],
         ..KIND
     },
     Kind {
@@ -96,7 +96,7 @@ pub const KINDS: &[Kind] = &[
             "w1",
             "sed -i 's/KUBELET_EXTRA_ARGS$/KUBELET_EXTRA_ARGS --v=1/' /usr/lib/systemd/system/kubelet.service.d/10-kubeadm.conf",
         ),
-        shows: &[(".", "kubelet", UNIT, DROP_IN), (".", "member", RUNS, "stale")],
+        shows: &[(".", "kubelet", UNIT, DROP_IN), (".", "member", RUNS, ", but ")],
         ..KIND
     },
     Kind {
@@ -156,7 +156,7 @@ pub const KINDS: &[Kind] = &[
         by: Anywhere("w1", "sed -i s/RestartSec=10/RestartSec=600/ /usr/lib/systemd/system/kubelet.service"),
         shows: &[
             (".", "kubelet", UNIT, "/usr/lib/systemd/system/kubelet.service was edited"),
-            (".", "member", RUNS, "stale"),
+            (".", "member", RUNS, ", but "),
         ],
         ..KIND
     },
@@ -168,7 +168,7 @@ pub const KINDS: &[Kind] = &[
         ),
         shows: &[
             (".", "kubelet", PROGRAM, "/usr/bin/kubelet was changed"),
-            (".", "member", RUNS, "stale: /usr/bin/kubelet changed"),
+            (".", "member", RUNS, "but /usr/bin/kubelet changed"),
         ],
         ..KIND
     },
@@ -189,7 +189,7 @@ pub const KINDS: &[Kind] = &[
         by: Anywhere("w1", "chmod 777 /usr/bin/kubelet"),
         shows: &[
             (".", "kubelet", PROGRAM, "/usr/bin/kubelet has mode 777 and the owner root"),
-            (".", "member", RUNS, "stale: /usr/bin/kubelet changed"),
+            (".", "member", RUNS, "but /usr/bin/kubelet changed"),
         ],
         ..KIND
     },
@@ -250,7 +250,7 @@ pub const KINDS: &[Kind] = &[
                 STARTS,
                 "/etc/systemd/system/kubelet.service.d/30-more.conf:2: ConditionPathExists=/none",
             ),
-            (".", "member", RUNS, "enabled inactive"),
+            (".", "member", RUNS, "enabled, inactive"),
         ],
         differs: &["/etc/systemd/system/kubelet.service.d", "/etc/systemd/system/kubelet.service.d/"],
         ..KIND
@@ -260,7 +260,7 @@ pub const KINDS: &[Kind] = &[
         by: Root("w1", "sed -i 's/^maxPods: 77/maxPods: 79/' /var/lib/kubelet/config.yaml"),
         shows: &[
             (".", "member", WROTE, "/var/lib/kubelet/config.yaml was edited"),
-            (".", "member", RUNS, "stale: /var/lib/kubelet/config.yaml"),
+            (".", "member", RUNS, "but /var/lib/kubelet/config.yaml"),
         ],
         ..KIND
     },
@@ -269,7 +269,7 @@ pub const KINDS: &[Kind] = &[
         by: Root("w1", "sed -i 's/\"$/ --v=1\"/' /var/lib/kubelet/kubeadm-flags.env"),
         shows: &[
             (".", "member", WROTE, "/var/lib/kubelet/kubeadm-flags.env was edited"),
-            (".", "member", RUNS, "stale: /var/lib/kubelet/kubeadm-flags.env"),
+            (".", "member", RUNS, "but /var/lib/kubelet/kubeadm-flags.env"),
         ],
         ..KIND
     },

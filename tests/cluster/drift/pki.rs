@@ -35,7 +35,7 @@ pub const KINDS: &[Kind] = &[
             (".", "pki", "pki.file[apiserver-kubelet-client.crt]", "kube-apiserver-kubelet-client"),
             (".", "static-pods", RESTART, "restarted, because"),
             (".", "member", WROTE, "/var/lib/kubelet/config.yaml was edited"),
-            (".", "member", "member.kubelet-unit", "stale: /var/lib/kubelet/config.yaml changed"),
+            (".", "member", "member.kubelet-unit", "but /var/lib/kubelet/config.yaml changed"),
         ],
         ..KIND
     },

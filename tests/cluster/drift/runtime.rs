@@ -15,7 +15,7 @@ pub const KINDS: &[Kind] = &[
     Kind {
         says: "runtime: containerd's config has an additional line",
         by: Anywhere("w1", "echo '# edited' >>/etc/containerd/config.toml"),
-        shows: &[(".", "runtime", ONLY_OURS, "# edited"), (".", "runtime", RUNS, "stale")],
+        shows: &[(".", "runtime", ONLY_OURS, "# edited"), (".", "runtime", RUNS, ", but ")],
         ..KIND
     },
     Kind {
@@ -36,7 +36,7 @@ pub const KINDS: &[Kind] = &[
         ),
         shows: &[
             (".", "runtime", ONLY_OURS, "SystemdCgroup = false"),
-            (".", "runtime", RUNS, "stale"),
+            (".", "runtime", RUNS, ", but "),
             (".", "runtime", MEANT, "SystemdCgroup = false"),
         ],
         ..KIND
@@ -46,7 +46,7 @@ pub const KINDS: &[Kind] = &[
         by: Anywhere("w2", "sed -i 's/pause:[0-9.]*/pause:3.1/' /etc/containerd/config.toml"),
         shows: &[
             (".", "runtime", ONLY_OURS, "pause:3.1\""),
-            (".", "runtime", RUNS, "stale"),
+            (".", "runtime", RUNS, ", but "),
             (".", "runtime", MEANT, "pause:3.1\n"),
         ],
         ..KIND
@@ -92,20 +92,20 @@ pub const KINDS: &[Kind] = &[
             "w2",
             "mkdir -p /etc/systemd/system/containerd.service.d; printf '[Service]\\nEnvironment=HTTPS_PROXY=http://x:1\\n' >/etc/systemd/system/containerd.service.d/ironstrap-proxy.conf",
         ),
-        shows: &[(".", "runtime", "runtime.proxy", "sha256"), (".", "runtime", RUNS, "stale")],
+        shows: &[(".", "runtime", "runtime.proxy", "sha256"), (".", "runtime", RUNS, ", but ")],
         differs: &["/etc/systemd/system/containerd.service.d"],
         ..KIND
     },
     Kind {
         says: "runtime: containerd is stopped",
         by: Anywhere("w2", "systemctl stop containerd"),
-        shows: &[(".", "runtime", RUNS, "enabled inactive")],
+        shows: &[(".", "runtime", RUNS, "enabled, inactive")],
         ..KIND
     },
     Kind {
         says: "runtime: containerd is disabled",
         by: Anywhere("w1", "systemctl disable -q containerd"),
-        shows: &[(".", "runtime", RUNS, "disabled active")],
+        shows: &[(".", "runtime", RUNS, "disabled, active")],
         ..KIND
     },
     Kind {
@@ -123,7 +123,7 @@ pub const KINDS: &[Kind] = &[
     Kind {
         says: "runtime: containerd runs with an old config",
         by: Anywhere("w1", "touch /etc/containerd/config.toml"),
-        shows: &[(".", "runtime", RUNS, "stale: /etc/containerd/config.toml changed after it started")],
+        shows: &[(".", "runtime", RUNS, "but /etc/containerd/config.toml changed after it started")],
         ..KIND
     },
     Kind {
@@ -207,7 +207,7 @@ pub const KINDS: &[Kind] = &[
     Kind {
         says: "runtime: containerd's package is not held",
         by: Anywhere("w2", "apt-mark unhold containerd"),
-        shows: &[(".", "runtime", HELD, "containerd ii 1.7")],
+        shows: &[(".", "runtime", HELD, "containerd 1.7")],
         ..KIND
     },
     Kind {
@@ -217,7 +217,7 @@ pub const KINDS: &[Kind] = &[
             "w1",
             "sed -i '/^Package: containerd$/,/^$/s/^Version: .*/Version: 1.6.20~ds1-1/' /var/lib/dpkg/status",
         ),
-        shows: &[(".", "runtime", HELD, "containerd hi 1.6.20")],
+        shows: &[(".", "runtime", HELD, "containerd 1.6.20")],
         ..KIND
     },
 ];
