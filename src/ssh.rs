@@ -38,7 +38,7 @@ pub use secrets::{Ask, Question, Secret};
 use secrets::{CandidateSecret, Secrets};
 
 /// Default time limit for connecting and logging in together. The operator can change it.
-pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// After this long without data from the server, the client asks whether the connection is still alive.
 pub const KEEPALIVE: Duration = Duration::from_secs(15);
 /// Number of these requests in a row that may stay unanswered.

@@ -32,7 +32,7 @@ pub fn end_of_answer() {
 }
 
 /// The version of all JSON output. A new version removes a field, or changes the meaning of one.
-pub const SCHEMA: u32 = 2;
+const SCHEMA: u32 = 2;
 
 #[derive(Serialize)]
 struct Document<'a, T> {

@@ -124,7 +124,7 @@ static LOGIN: LazyLock<Regex> =
     LazyLock::new(|| Regex::new(r#"[^\s"'`@]*:[^\s"'`]*@"#).expect("it is a constant, and tested"));
 
 /// The credentials before the `@` of a URL. `rest` is the text of the URL after `://`.
-pub fn user_info(rest: &str) -> Option<&str> {
+fn user_info(rest: &str) -> Option<&str> {
     let ends = |c: char| c.is_whitespace() || "/?#\"'<>`".contains(c);
     let authority = &rest[..rest.find(ends).unwrap_or(rest.len())];
     authority.rfind('@').map(|at| &authority[..at]).filter(|info| !info.is_empty())

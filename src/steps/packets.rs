@@ -135,7 +135,7 @@ pub fn answer_of(node: &str) -> Id {
 }
 
 /// Why a node was not asked: it has no pod with an address of its own in a namespace without a NetworkPolicy.
-pub const NO_POD: &str = "no suitable pod runs there; ironstrap checks the node once a pod with an address of its own \
+const NO_POD: &str = "no suitable pod runs there; ironstrap checks the node once a pod with an address of its own \
      runs there, and in an apply that changes something";
 
 fn has_flannel(cluster: &Cluster) -> bool {

@@ -143,6 +143,54 @@ fn files_stay_below_400_lines() {
     assert_eq!(long.map(|(path, _)| path).collect::<Vec<_>>(), Vec::<PathBuf>::new());
 }
 
+/// The words of a text that can be names.
+fn words(text: &str) -> BTreeSet<&str> {
+    text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(|word| !word.is_empty()).collect()
+}
+
+/// The names of public functions, constants and statics. A public type need not be named elsewhere: it may be that of a field.
+fn public(program: &str) -> Vec<&str> {
+    fn name(line: &str) -> Option<&str> {
+        let rest = line.trim_start().strip_prefix("pub")?;
+        let rest = if rest.starts_with('(') { rest.split_once(") ")?.1 } else { rest.strip_prefix(' ')? };
+        let words: Vec<&str> = rest.splitn(4, ' ').collect();
+        let at = words.iter().position(|word| ["fn", "const", "static"].contains(word))?;
+        let at = if words[at] == "const" && ["fn", "async"].contains(words.get(at + 1)?) {
+            at + 2
+        } else {
+            at + 1
+        };
+        let name = words.get(at)?;
+        Some(&name[..name.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(name.len())])
+    }
+    program.lines().filter_map(name).collect()
+}
+
+#[test]
+fn what_is_public_is_used_by_another_file() {
+    let mut tests = Vec::new();
+    files(Path::new("tests"), &mut tests);
+    let tests: Vec<String> = tests.iter().map(|path| fs::read_to_string(path).unwrap()).collect();
+    let tests: BTreeSet<&str> = tests.iter().flat_map(|text| words(text)).collect();
+    let sources = sources();
+    let sources: Vec<(&Path, &str, BTreeSet<&str>)> =
+        sources.iter().map(|(path, text)| (path.as_path(), text.as_str(), words(text))).collect();
+    let (mut all, mut unused) = (0, Vec::new());
+    for (path, text, _) in &sources {
+        for name in public(text) {
+            all += 1;
+            let others = sources.iter().filter(|(other, ..)| other != path);
+            if !tests.contains(name) && !others.into_iter().any(|(.., words)| words.contains(name)) {
+                unused.push(format!("{}: {name}", path.display()));
+            }
+        }
+    }
+    assert!(all > 500, "only {all} public items");
+    assert_eq!(unused, Vec::<String>::new(), "make these private");
+    let lines = "pub fn a(x: u8) {\n    pub(super) async fn b<T>() {\npub const C: u8 = 1;\npub const fn d() {}\npub struct E;\nfn f() {}";
+    assert_eq!(public(lines), ["a", "b", "C", "d"]);
+}
+
 #[test]
 fn the_program_has_no_open_tasks_and_no_unwrap() {
     // Joined from parts, so that a search for these words does not find this file.
