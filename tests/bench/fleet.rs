@@ -6,8 +6,6 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod converged;
-#[path = "../it/ssh/relay.rs"]
-mod relay;
 mod served;
 #[path = "../support/mod.rs"]
 mod support;

@@ -9,16 +9,17 @@ use std::time::Duration;
 use ironstrap::inventory;
 use ironstrap::pki::ClusterPki;
 use ironstrap::store::Store;
+use russh::ChannelId;
+use russh::keys::PublicKey;
 use russh::keys::ssh_key::LineEnding;
-use russh::keys::{Algorithm, PrivateKey, PublicKey};
-use russh::server::{Auth, ChannelOpenHandle, Config, Handler, Msg, Session, VerifiedPublicKey};
-use russh::{Channel, ChannelId};
+use russh::server::{Auth, Session};
 use time::OffsetDateTime;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
 
 use super::converged::{Converged, Replies};
-use super::relay;
+use crate::support::relay;
+use crate::support::ssh_server::{self, Service, end, listen, new_key};
 
 /// The state of the machines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -53,8 +54,7 @@ pub async fn serve(home: &Path, nodes: usize, round: Duration, state: State) -> 
         "[cluster]\nname = 'demo'\nkubernetes = '1.36.3'\npods = '10.128.0.0/12'\n[ssh]\nuser = 'root'\nkey = 'key'\nknown-hosts = 'known'\n",
     );
     for i in 0..nodes {
-        let (listener, key) = (TcpListener::bind("127.0.0.1:0").await.unwrap(), new_key());
-        let mut port = listener.local_addr().unwrap().port();
+        let ((listener, mut port), key) = (listen().await, new_key());
         if !round.is_zero() {
             let relay = relay::start(port, round / 2).await;
             port = relay.port;
@@ -78,20 +78,14 @@ pub async fn serve(home: &Path, nodes: usize, round: Duration, state: State) -> 
         let replies = Arc::new(all.replies(&all.cluster.nodes[i], state == State::Drifted));
         match state == State::Hanging && i % HANGS == HANGS - 1 {
             true => drop(tokio::spawn(accept_and_hang(listener, counted.clone()))),
-            false => drop(tokio::spawn(answer(
-                listener,
-                key,
-                login.public_key().clone(),
-                replies,
-                counted.clone(),
-            ))),
+            false => {
+                let service =
+                    Prepared { login: login.public_key().clone(), replies, counted: counted.clone() };
+                ssh_server::serve(listener, ssh_server::config(key), Arc::new(service));
+            }
         }
     }
     counted
-}
-
-fn new_key() -> PrivateKey {
-    PrivateKey::random(&mut russh::keys::key::safe_rng(), Algorithm::Ed25519).unwrap()
 }
 
 async fn accept_and_hang(listener: TcpListener, counted: Arc<Counted>) {
@@ -106,79 +100,34 @@ async fn accept_and_hang(listener: TcpListener, counted: Arc<Counted>) {
     }
 }
 
-async fn answer(
-    listener: TcpListener,
-    key: PrivateKey,
+/// A machine with prepared replies, and the key that a client may log in with.
+struct Prepared {
     login: PublicKey,
     replies: Arc<Replies>,
     counted: Arc<Counted>,
-) {
-    let config =
-        Config { keys: vec![key], auth_rejection_time: Duration::ZERO, nodelay: true, ..Config::default() };
-    let config = Arc::new(config);
-    while let Ok((socket, _)) = listener.accept().await {
-        counted.connected.fetch_add(1, SeqCst);
-        socket.set_nodelay(true).unwrap();
-        let (login, replies, counted) = (login.clone(), replies.clone(), counted.clone());
-        let guest = Guest { login, replies, counted, script: Vec::new() };
-        let config = config.clone();
-        tokio::spawn(async move {
-            if let Ok(session) = russh::server::run_stream(config, socket, guest).await {
-                let _ = session.await;
-            }
-        });
-    }
 }
 
-/// A connection of a client: the key that it may log in with, and the replies for it.
-struct Guest {
-    login: PublicKey,
-    replies: Arc<Replies>,
-    counted: Arc<Counted>,
-    script: Vec<u8>,
-}
-
-impl Handler for Guest {
-    type Error = russh::Error;
-
-    async fn auth_publickey(&mut self, _: &str, key: VerifiedPublicKey<'_>) -> Result<Auth, russh::Error> {
-        let ours = key.public_key.key_data() == self.login.key_data();
-        Ok(if ours { Auth::Accept } else { Auth::reject() })
+impl Service for Prepared {
+    fn connects(&self) -> bool {
+        self.counted.connected.fetch_add(1, SeqCst);
+        true
     }
 
-    async fn channel_open_session(
-        &mut self,
-        _: Channel<Msg>,
-        reply: ChannelOpenHandle,
-        _: &mut Session,
-    ) -> Result<(), russh::Error> {
-        reply.accept().await;
-        Ok(())
+    fn logs_in(&self, key: &PublicKey) -> Auth {
+        if key.key_data() == self.login.key_data() { Auth::Accept } else { Auth::reject() }
     }
 
-    async fn exec_request(
-        &mut self,
+    fn script(
+        self: &Arc<Self>,
         id: ChannelId,
-        _: &[u8],
+        script: String,
         session: &mut Session,
     ) -> Result<(), russh::Error> {
-        session.channel_success(id)
-    }
-
-    async fn data(&mut self, _: ChannelId, data: &[u8], _: &mut Session) -> Result<(), russh::Error> {
-        self.script.extend_from_slice(data);
-        Ok(())
-    }
-
-    async fn channel_eof(&mut self, id: ChannelId, session: &mut Session) -> Result<(), russh::Error> {
         self.counted.scripts.fetch_add(1, SeqCst);
-        let script = String::from_utf8(std::mem::take(&mut self.script)).unwrap();
         // The boundary is the last random word of the script (see `probe::boundary`). Earlier ones end here-documents.
         let is_boundary = |word: &&str| word.len() == 34 && word.starts_with("--");
         let boundary = script.split_whitespace().rfind(is_boundary).unwrap();
         session.data(id, format!("--ironstrap begins--\n{}", self.replies.text(boundary)))?;
-        session.exit_status_request(id, 0)?;
-        session.eof(id)?;
-        session.close(id)
+        end(session, id, 0)
     }
 }

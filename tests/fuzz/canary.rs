@@ -4,8 +4,8 @@
 //! scripts that print hostile text, too.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, Permissions};
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -28,6 +28,7 @@ use ironstrap::steps::STAGES;
 use time::OffsetDateTime;
 use toml::Value;
 
+use crate::support::command::command;
 use crate::support::{self, pki, shells};
 
 const BOUNDARY: &str = "--0123456789abcdef";
@@ -464,11 +465,8 @@ impl Cage {
         let subnets = format!("FLANNEL_SUBNET=10.244.1.1/24\nFLANNEL_IPV6_SUBNET={LINE}\n");
         fs::write(cage.path("run/flannel/subnet.env"), subnets).unwrap();
         fs::write(cage.path("said"), format!("{text}\n{LINE} {LINE}\n")).unwrap();
-        let dash = which::which("dash").or(which::which("sh")).unwrap();
         let stub = |name: &str, does: &str| {
-            let path = cage.path(&format!("bin/{name}"));
-            fs::write(&path, format!("#!{}\n{does}\n", dash.display())).unwrap();
-            fs::set_permissions(path, Permissions::from_mode(0o755)).unwrap();
+            command(&cage.path(&format!("bin/{name}")), &format!("{does}\n"));
         };
         for name in REAL {
             symlink(which::which(name).unwrap(), cage.path(&format!("bin/{name}"))).unwrap();

@@ -440,7 +440,7 @@ async fn control_planes_join_one_at_a_time_after_the_init_node() {
     let shared = tempfile::tempdir().unwrap();
     for name in ["m1", "m2", "m3"] {
         let (machine, log) = (fleet.machine(name), shared.path().join("joins").display().to_string());
-        let enter = machine.read("bin/enter");
+        let enter = machine.read("bin/.enter");
         // The command takes a moment, so that a parallel join would show.
         machine.command("enter", &format!("echo in >>{log}\nsleep 0.05\n{enter}\necho out >>{log}"));
     }

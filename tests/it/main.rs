@@ -4,35 +4,22 @@
 // The exemption of clippy.toml for tests does not cover helpers.
 #![allow(clippy::unwrap_used)]
 
-mod active_checks;
 mod addons;
 mod architecture;
-mod asks;
 mod bundle;
 mod cli;
-mod credentials;
 mod docs;
 mod golden;
 mod hanging_hosts;
 mod installed;
 mod inventory;
-mod kept;
 mod lanes;
-mod leaving;
 mod loopback;
-mod member;
 mod nodes;
-mod packets;
 mod pki;
-mod preflight;
 mod preflight_messages;
-mod processes;
-mod readmit;
-mod registries;
-mod shell;
 mod ssh;
 mod status;
 mod step_invariants;
 #[path = "../support/mod.rs"]
 mod support;
-mod watch;

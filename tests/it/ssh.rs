@@ -3,7 +3,6 @@
 mod agent;
 mod certificates;
 mod config;
-pub mod relay;
 mod server;
 
 use std::net::IpAddr;
@@ -21,6 +20,8 @@ use russh::keys::PrivateKey;
 use russh::keys::ssh_key::LineEnding;
 use server::{Manner, Server, new_key};
 use tempfile::TempDir;
+
+use crate::support::relay;
 
 /// A server, and an operator who knows its host key and has a login key in a file.
 struct Stage {

@@ -3,10 +3,13 @@
 // Each test file uses some of it; and clippy sees no test in what tests share.
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub mod command;
 pub mod fuzz;
 pub mod place;
+pub mod relay;
 pub mod root;
 pub mod schemas;
+pub mod ssh_server;
 pub mod tools;
 
 use std::collections::BTreeMap;

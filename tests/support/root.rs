@@ -11,7 +11,7 @@ use ironstrap::machine::Machine;
 use ironstrap::probe;
 use ironstrap::step::{Answer, Ask};
 
-use super::{run, tools};
+use super::{command, run, tools};
 
 const BOUNDARY: &str = "--0123456789abcdef";
 
@@ -48,8 +48,13 @@ impl Root {
     /// Adds files with this mode. Those in bin/ are executable. ROOT in a text is the folder.
     pub fn with(self, mode: u32, files: &[(&str, &str)]) -> Root {
         for (name, text) in files {
-            self.write(name, &text.replace("ROOT", &self.text()));
-            self.set_mode(name, if name.starts_with("bin/") { 0o755 } else { mode });
+            let text = text.replace("ROOT", &self.text());
+            if name.starts_with("bin/") {
+                command::command(&self.path(name), &text);
+            } else {
+                self.write(name, &text);
+                self.set_mode(name, mode);
+            }
         }
         self
     }
@@ -82,9 +87,7 @@ impl Root {
 
     /// Adds a command. In its script, $ROOT is the folder.
     pub fn command(&self, name: &str, script: &str) {
-        let name = format!("bin/{name}");
-        self.write(&name, &format!("#!/bin/sh\nROOT={}\n{script}\n", self.text()));
-        self.set_mode(&name, 0o755);
+        command::command(&self.path(&format!("bin/{name}")), &format!("ROOT={}\n{script}\n", self.text()));
     }
 
     /// The script with its paths below the folder.

@@ -20,7 +20,8 @@ use ironstrap::step::{Confirmation, Cx, Step, Verdict, Want};
 use ironstrap::steps::{self, Needs, On, STAGES, Stage, Via};
 use russh::keys::ssh_key::LineEnding;
 
-use super::machine::{Machine, new_key};
+use super::machine::Machine;
+use crate::support::ssh_server::new_key;
 use crate::support::{self, schemas};
 
 const TOY: Step = Step { name: "toy", why: "so that something is changed", wants: toy };

@@ -59,6 +59,7 @@ async fn is_quarantined(harm: Harm, kind: Kind, what: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "waits for time limits; make test-quick runs it"]
 async fn a_silent_machine_is_quarantined() {
     is_quarantined(Harm::Silence, Kind::Silent, "did not end within 12 s").await;
 }
@@ -84,16 +85,19 @@ async fn a_machine_with_an_endless_banner_is_quarantined() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "waits for time limits; make test-quick runs it"]
 async fn a_fix_that_never_ends_its_line_times_out() {
     is_quarantined(Harm::Fix, Kind::Silent, "has printed nothing for 12 s").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "waits for time limits; make test-quick runs it"]
 async fn a_fix_that_prints_endlessly_times_out() {
     is_quarantined(Harm::Drip, Kind::Silent, "did not end within 14 s").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "waits for time limits; make test-quick runs it"]
 async fn an_earlier_unit_that_prints_endlessly_times_out() {
     let mut fleet = fleet(Some(Harm::Drip)).await;
     fleet.limits.fixes = Some(Duration::from_secs(14));
@@ -149,6 +153,7 @@ async fn an_oversized_answer_is_reported_with_its_question() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "waits for time limits; make test-quick runs it"]
 async fn a_hanging_question_is_reported_by_name() {
     let fleet = fleet(None).await;
     // Reading a pipe without a writer hangs.

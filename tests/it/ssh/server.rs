@@ -1,22 +1,16 @@
 //! An SSH server inside the test process. It runs no shell. Each line of a script tells it what to answer.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use russh::keys::ssh_key::certificate::{Builder, CertType};
-use russh::keys::{Algorithm, Certificate, PrivateKey, PublicKey};
-use russh::server::{
-    Auth, ChannelOpenHandle, Config, Handler, Msg, Response, Session, VerifiedPublicKey, run_stream,
-};
-use russh::{Channel, ChannelId, ChannelOpenFailure, Disconnect, MethodKind, MethodSet, Sig};
-use tokio::net::TcpListener;
+use russh::keys::{Certificate, PrivateKey, PublicKey};
+use russh::server::{Auth, Config, Session};
+use russh::{ChannelId, Disconnect, MethodKind, MethodSet, Sig};
 use tokio::sync::{Barrier, Notify};
 
-pub fn new_key() -> PrivateKey {
-    PrivateKey::random(&mut russh::keys::key::safe_rng(), Algorithm::Ed25519).unwrap()
-}
+pub use crate::support::ssh_server::new_key;
+use crate::support::ssh_server::{Service, config, end, listen, serve};
 
 /// What the server does with a command.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -79,16 +73,13 @@ impl Server {
     pub async fn signed(login: &PublicKey, manner: Manner, authority: Option<&PrivateKey>) -> Server {
         let host_key = new_key();
         let public = host_key.public_key().clone();
-        let config = Arc::new(Config {
-            keys: vec![host_key],
+        let config = Config {
             certificates: authority.map(|authority| certificate(authority, &public)).into_iter().collect(),
-            auth_rejection_time: Duration::ZERO,
             max_auth_attempts: 6,
-            nodelay: true,
             // A large window, so that uploads can fill the sockets.
             window_size: 64 << 20,
-            ..Config::default()
-        });
+            ..config(host_key)
+        };
         let seen = Arc::new(Seen {
             manner,
             login: login.clone(),
@@ -106,9 +97,8 @@ impl Server {
             scripts: Mutex::default(),
             four: Barrier::new(4),
         });
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        tokio::spawn(serve(listener, config, seen.clone()));
+        let (listener, port) = listen().await;
+        serve(listener, config, seen.clone());
         Server { port, host_key: public, seen }
     }
 }
@@ -119,95 +109,50 @@ fn certificate(authority: &PrivateKey, key: &PublicKey) -> Certificate {
     builder.sign(authority).unwrap()
 }
 
-async fn serve(listener: TcpListener, config: Arc<Config>, seen: Arc<Seen>) {
-    while let Ok((socket, _)) = listener.accept().await {
-        if take_one(&seen.turn_away) {
-            continue;
-        }
-        socket.set_nodelay(true).unwrap();
-        let guest = Guest { seen: seen.clone(), scripts: HashMap::new() };
-        let config = config.clone();
-        tokio::spawn(async move {
-            if let Ok(session) = run_stream(config, socket, guest).await {
-                let _ = session.await;
-            }
-        });
-    }
-}
-
 fn take_one(counter: &AtomicUsize) -> bool {
     counter.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok()
 }
 
-struct Guest {
-    seen: Arc<Seen>,
-    scripts: HashMap<ChannelId, Vec<u8>>,
-}
-
-impl Handler for Guest {
-    type Error = russh::Error;
-
-    async fn auth_none(&mut self, _: &str) -> Result<Auth, russh::Error> {
-        Ok(self.refusal())
+impl Service for Seen {
+    fn connects(&self) -> bool {
+        !take_one(&self.turn_away)
     }
 
-    async fn auth_password(&mut self, _: &str, password: &str) -> Result<Auth, russh::Error> {
-        Ok(self.by_word("password", Some(password)))
-    }
-
-    async fn auth_keyboard_interactive<'a>(
-        &'a mut self,
-        _: &str,
-        _: &str,
-        response: Option<Response<'a>>,
-    ) -> Result<Auth, russh::Error> {
-        let Some(answer) = response.and_then(|mut answers| answers.next()) else {
-            return Ok(Auth::Partial {
-                name: "".into(),
-                instructions: "".into(),
-                prompts: vec![("Password: ".into(), false)].into(),
-            });
-        };
-        let answer = String::from_utf8_lossy(&answer).into_owned();
-        Ok(self.by_word("keyboard-interactive", Some(&answer)))
-    }
-
-    async fn auth_publickey(&mut self, _: &str, key: VerifiedPublicKey<'_>) -> Result<Auth, russh::Error> {
-        self.seen.methods.lock().unwrap().push("publickey");
-        if key.public_key.key_data() == self.seen.login.key_data() {
-            self.seen.logins.fetch_add(1, SeqCst);
-            return Ok(Auth::Accept);
+    fn logs_in(&self, key: &PublicKey) -> Auth {
+        self.methods.lock().unwrap().push("publickey");
+        match key.key_data() == self.login.key_data() {
+            true => self.accepted(),
+            false => self.refusal(),
         }
-        Ok(self.refusal())
     }
 
-    async fn channel_open_session(
-        &mut self,
-        _: Channel<Msg>,
-        reply: ChannelOpenHandle,
-        _: &mut Session,
-    ) -> Result<(), russh::Error> {
-        match take_one(&self.seen.refuse_sessions) {
-            true => reply.reject(ChannelOpenFailure::ConnectFailed).await,
-            false => reply.accept().await,
+    fn logs_in_by(&self, method: &'static str, password: Option<&str>) -> Auth {
+        let Some(password) = password else { return self.refusal() };
+        self.methods.lock().unwrap().push(method);
+        match self.takes_passwords.load(SeqCst) && password == "sesame" {
+            true => self.accepted(),
+            false => self.refusal(),
         }
-        Ok(())
     }
 
-    async fn exec_request(
-        &mut self,
+    fn opens(&self) -> bool {
+        !take_one(&self.refuse_sessions)
+    }
+
+    fn command(
+        self: &Arc<Self>,
         id: ChannelId,
         command: &[u8],
         session: &mut Session,
     ) -> Result<(), russh::Error> {
-        self.seen.commands.lock().unwrap().push(String::from_utf8_lossy(command).into());
-        let refusal = self.seen.sudo.lock().unwrap().clone();
+        self.commands.lock().unwrap().push(String::from_utf8_lossy(command).into());
+        let refusal = self.sudo.lock().unwrap().clone();
         if let Some((words, status)) = refusal.filter(|_| command.starts_with(b"env LC_ALL=C sudo")) {
             session.channel_success(id)?;
             session.extended_data(id, 1, words)?;
             return end(session, id, status);
         }
-        if self.seen.forgets_the_password.load(SeqCst) {
+        if self.forgets_the_password.load(SeqCst) {
             session.channel_success(id)?;
             return match command.starts_with(b"env LC_ALL=C sudo -n") {
                 true => {
@@ -217,7 +162,7 @@ impl Handler for Guest {
                 false => Ok(session.data(id, "\n--ironstrap begins--\n")?),
             };
         }
-        match self.seen.manner {
+        match self.manner {
             Manner::RefusesCommands => session.channel_failure(id)?,
             Manner::Reads => session.channel_success(id)?,
             Manner::ExitsEarly => {
@@ -227,7 +172,7 @@ impl Handler for Guest {
             Manner::Streams => {
                 session.channel_success(id)?;
                 session.data(id, "--ironstrap begins--\nfirst\n")?;
-                let (seen, handle) = (self.seen.clone(), session.handle());
+                let (seen, handle) = (self.clone(), session.handle());
                 tokio::spawn(async move {
                     seen.go_on.notified().await;
                     let _ = handle.data(id, "second\n").await;
@@ -239,17 +184,16 @@ impl Handler for Guest {
         Ok(())
     }
 
-    async fn data(&mut self, id: ChannelId, data: &[u8], _: &mut Session) -> Result<(), russh::Error> {
-        self.scripts.entry(id).or_default().extend_from_slice(data);
-        Ok(())
-    }
-
-    async fn channel_eof(&mut self, id: ChannelId, session: &mut Session) -> Result<(), russh::Error> {
-        if self.seen.manner != Manner::Reads {
+    fn script(
+        self: &Arc<Self>,
+        id: ChannelId,
+        script: String,
+        session: &mut Session,
+    ) -> Result<(), russh::Error> {
+        if self.manner != Manner::Reads {
             return Ok(());
         }
-        let script = String::from_utf8(self.scripts.remove(&id).unwrap_or_default()).unwrap();
-        self.seen.scripts.lock().unwrap().push(script.clone());
+        self.scripts.lock().unwrap().push(script.clone());
         for line in script.lines() {
             let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
             match word {
@@ -275,21 +219,15 @@ impl Handler for Guest {
     }
 }
 
-impl Guest {
-    fn by_word(&self, method: &'static str, word: Option<&str>) -> Auth {
-        self.seen.methods.lock().unwrap().push(method);
-        match self.seen.takes_passwords.load(SeqCst) && word == Some("sesame") {
-            true => {
-                self.seen.logins.fetch_add(1, SeqCst);
-                Auth::Accept
-            }
-            false => self.refusal(),
-        }
+impl Seen {
+    fn accepted(&self) -> Auth {
+        self.logins.fetch_add(1, SeqCst);
+        Auth::Accept
     }
 
     fn refusal(&self) -> Auth {
         let mut methods = vec![MethodKind::PublicKey, MethodKind::Password];
-        if self.seen.takes_passwords.load(SeqCst) {
+        if self.takes_passwords.load(SeqCst) {
             methods.push(MethodKind::KeyboardInteractive);
         }
         let methods = MethodSet::from(&methods[..]);
@@ -297,8 +235,8 @@ impl Guest {
     }
 
     /// Ends the command when three other commands have reached this point.
-    fn four_at_once(&self, id: ChannelId, session: &mut Session) {
-        let (seen, handle) = (self.seen.clone(), session.handle());
+    fn four_at_once(self: &Arc<Self>, id: ChannelId, session: &mut Session) {
+        let (seen, handle) = (self.clone(), session.handle());
         tokio::spawn(async move {
             let running = seen.running.fetch_add(1, SeqCst) + 1;
             seen.most_running.fetch_max(running, SeqCst);
@@ -308,10 +246,4 @@ impl Guest {
             let _ = handle.close(id).await;
         });
     }
-}
-
-fn end(session: &mut Session, id: ChannelId, status: u32) -> Result<(), russh::Error> {
-    session.exit_status_request(id, status)?;
-    session.eof(id)?;
-    session.close(id)
 }

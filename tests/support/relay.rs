@@ -13,8 +13,7 @@ pub struct Relay {
     pub port: u16,
     /// How often the client sent something after it had received something, plus one for the TCP handshake.
     pub trips: Arc<AtomicUsize>,
-    /// If set, nothing arrives any more, without an error. Not every user of the relay needs this.
-    #[allow(dead_code)]
+    /// If set, nothing arrives any more, without an error.
     pub silent: Arc<AtomicBool>,
 }
 

@@ -1,10 +1,8 @@
 //! Before the first change, a machine asks its registries for the images that containerd will pull. These tests run the
 //! script of that check against a registry on loopback with both kinds of login.
 
-use std::fs::Permissions;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
@@ -17,6 +15,7 @@ use ironstrap::fleet::identity::Finding;
 use ironstrap::inventory;
 use ironstrap::step::{Answer, Ask};
 
+use crate::support::command::command;
 use crate::support::{self, pipe, tools};
 
 const PASSWORD: &str = "it's $open: 7";
@@ -84,8 +83,7 @@ fn findings(cluster: &Cluster) -> String {
 fn findings_with_openssl(cluster: &Cluster, openssl: &str) -> (String, String) {
     let root = tempfile::tempdir().unwrap();
     let helper = root.path().join("apt-helper");
-    std::fs::write(&helper, "#!/bin/sh\nexit 0\n").unwrap();
-    std::fs::set_permissions(&helper, Permissions::from_mode(0o755)).unwrap();
+    command(&helper, "exit 0\n");
     std::fs::create_dir(root.path().join("tmp")).unwrap();
     let ask = active_checks::alone(cluster, &cluster.nodes[0], false).remove(1);
     let Ask::Shell(script) = ask else { panic!("{ask:?}") };
@@ -95,9 +93,7 @@ fn findings_with_openssl(cluster: &Cluster, openssl: &str) -> (String, String) {
     let mut path = tools::path().to_string();
     if !openssl.is_empty() {
         let bin = root.path().join("bin");
-        std::fs::create_dir(&bin).unwrap();
-        std::fs::write(bin.join("openssl"), openssl).unwrap();
-        std::fs::set_permissions(bin.join("openssl"), Permissions::from_mode(0o755)).unwrap();
+        command(&bin.join("openssl"), openssl);
         path = format!("{}:{path}", bin.display());
     }
     let script = format!(

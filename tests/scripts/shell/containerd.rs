@@ -5,8 +5,14 @@ use std::fs;
 use ironstrap::shell::PRELUDE;
 use ironstrap::step::ABSENT;
 
-use super::{new_root, text};
+use super::{Root, new_root, text};
+use crate::support::command::program;
 use crate::support::shells;
+
+/// Installs a program of this text. Each time it is another file.
+fn containerd(root: &Root, text: &str) {
+    program(&root.path("bin/containerd"), &format!("#!/bin/sh\nROOT={}\n{text}\n", root.text()));
+}
 
 #[test]
 fn containerd_is_asked_again_only_after_a_change() {
@@ -18,8 +24,8 @@ fn containerd_is_asked_again_only_after_a_change() {
         let asked = || root.read("asked").lines().count();
         let absent = root.run(shell, &format!("{PRELUDE}{ask}"));
         assert_eq!((absent.status.code(), text(&absent.stdout)), (Some(ABSENT), String::new()), "{shell}");
-        root.command(
-            "containerd",
+        containerd(
+            &root,
             "echo x >>$ROOT/asked; echo \"SystemdCgroup = $(cat $ROOT/etc/containerd/config.toml)\"; echo \"sandbox = 'a b'\"",
         );
         root.write("etc/containerd/config.toml", "true");
@@ -40,9 +46,9 @@ fn containerd_is_asked_again_only_after_a_change() {
         root.write("etc/containerd/conf.d/more.toml", "");
         root.good(shell, &ask);
         assert_eq!(asked(), 7, "{shell}: there is a new file");
-        root.command("containerd", "echo x >>$ROOT/asked; echo 'broken' >&2; exit 1");
+        containerd(&root, "echo x >>$ROOT/asked; echo 'broken' >&2; exit 1");
         assert!(!root.run(shell, &ask).stderr.is_empty(), "{shell}: the program changed");
-        root.command("containerd", "echo x >>$ROOT/asked; echo 'sandbox = \"x\"'; echo warning >&2");
+        containerd(&root, "echo x >>$ROOT/asked; echo 'sandbox = \"x\"'; echo warning >&2");
         for _ in 0..2 {
             let output = root.run(shell, &ask);
             assert_eq!(
@@ -52,7 +58,7 @@ fn containerd_is_asked_again_only_after_a_change() {
             );
         }
         // If the cache cannot be written, the question is still answered.
-        root.command("containerd", "echo 'sandbox = \"y\"'");
+        containerd(&root, "echo 'sandbox = \"y\"'");
         root.command("mv", "echo 'No space left on device' >&2; exit 1");
         for _ in 0..2 {
             assert_eq!(root.good(shell, &ask), "y\n", "{shell}");
@@ -60,7 +66,7 @@ fn containerd_is_asked_again_only_after_a_change() {
         fs::remove_file(root.path("bin/mv")).unwrap();
         assert_eq!(fs::read_dir(root.path("run/ironstrap")).unwrap().count(), 1, "{shell}: left over");
         fs::remove_file(root.path("asked")).unwrap();
-        root.command("containerd", "echo x >>$ROOT/asked; echo 'bin_dir = \"/b\"'");
+        containerd(&root, "echo x >>$ROOT/asked; echo 'bin_dir = \"/b\"'");
         root.write("etc/containerd/config.toml", "imports = [\"/elsewhere\"]");
         for _ in 0..2 {
             assert_eq!(root.good(shell, &ask), "/b\n", "{shell}");

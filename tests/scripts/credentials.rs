@@ -11,6 +11,7 @@ use ironstrap::machine::Machine;
 use ironstrap::step::{Ask, Fix, Want};
 use time::OffsetDateTime;
 
+use crate::support::command::program;
 use crate::support::{self, pipe, pki};
 
 const SECRET: &str = "hunter2";
@@ -94,8 +95,14 @@ fn no_command_line_has_a_credential() {
     let root = tempfile::tempdir().unwrap();
     let helper = root.path().join("apt-helper");
     let ran = root.path().join("ran");
-    std::fs::write(&helper, format!("#!/bin/sh\necho \"$*\" >>{}\nfor x; do case $x in Dir::Etc::netrc=*) cat \"${{x#*=}}\" ;; esac; done >>{}.auth\nexit 1\n", ran.display(), ran.display())).unwrap();
-    std::fs::set_permissions(&helper, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    program(
+        &helper,
+        &format!(
+            "#!/bin/sh\necho \"$*\" >>{}\nfor x; do case $x in Dir::Etc::netrc=*) cat \"${{x#*=}}\" ;; esac; done >>{}.auth\nexit 1\n",
+            ran.display(),
+            ran.display()
+        ),
+    );
     for shell in support::shells() {
         for ask in active_checks::alone(&cluster, &cluster.nodes[0], false).into_iter().take(2) {
             let Ask::Shell(script) = ask else { panic!() };

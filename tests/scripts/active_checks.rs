@@ -20,6 +20,7 @@ use ironstrap::step::Ask;
 use ironstrap::steps::STAGES;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use crate::support::command::command;
 use crate::support::root::Root;
 use crate::support::{lab, pipe, pki, run, shells};
 
@@ -246,8 +247,7 @@ fn runs(files: &[(&str, &str)], script: &str) -> std::result::Result<String, Str
     let root =
         Root::new(&["/proc/net/", "/usr/bin/kubelet", "/usr/bin/containerd", "/usr/lib/apt/apt-helper"]);
     for (name, text) in [("bin/systemctl", "exit 1")].iter().chain(files) {
-        root.write(name, &format!("#!/bin/sh\n{text}\n"));
-        root.set_mode(name, 0o755);
+        command(&root.path(name), &format!("{text}\n"));
     }
     std::fs::create_dir(root.path("tmp")).unwrap();
     let head = format!("set -eu\nexport LC_ALL=C PATH={0}/bin:$PATH TMPDIR={0}/tmp", root.text());

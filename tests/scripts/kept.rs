@@ -2,8 +2,7 @@
 //! control plane and of a worker from version 0.1.0. Every later version must be able to reset such machines.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
@@ -16,6 +15,7 @@ use ironstrap::probe;
 use ironstrap::step::{Answer, Ask, Cx, Fix, Want};
 use time::OffsetDateTime;
 
+use crate::support::command::command;
 use crate::support::{self, lab, run, shells, tools};
 
 const FIXTURES: &str = "tests/fixtures/kept-0.1.0";
@@ -81,8 +81,7 @@ impl Kept {
 
     fn stub(&self, name: &str, script: &str) {
         let (path, said) = (self.path(&format!("bin/{name}")), self.path("said"));
-        fs::write(&path, format!("#!/bin/sh\necho \"{name} $*\" >>{}\n{script}\n", said.display())).unwrap();
-        fs::set_permissions(path, Permissions::from_mode(0o755)).unwrap();
+        command(&path, &format!("echo \"{name} $*\" >>{}\n{script}\n", said.display()));
     }
 
     fn said(&self) -> String {
