@@ -71,7 +71,7 @@ fn checks(cluster: &Cluster, node: &Node, exists: bool) -> Vec<ActiveCheck> {
 
 /// A finding for a check that could not run. It is only a warning, because it says nothing against the machine.
 pub fn not_checked(check: &'static str, node: &str, why: &str) -> Finding {
-    let error = Error::new(Kind::Unknown, format!("the {check} check could not run")).on(node).heard(why);
+    let error = Error::new(Kind::Unknown, format!("the {check} check could not run")).on(node).quoting(why);
     Finding { check, error, harmless: true }
 }
 
@@ -170,6 +170,6 @@ fn slow(cluster: &Cluster, node: &Node, answer: &str) -> Vec<Finding> {
         "etcd needs less than {SLOW} ms at the 99th percentile, or its leader changes and the API is slow; mount a \
          faster disk there"
     );
-    let error = Error::new(Kind::Refused, what).on(&node.name).heard(why);
+    let error = Error::new(Kind::Refused, what).on(&node.name).quoting(why);
     vec![Finding { check: "Fsync", error, harmless: true }]
 }

@@ -125,7 +125,7 @@ impl Sign {
 
 /// The lines that one machine printed as evidence.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Heard {
+pub struct NodeLogs {
     pub node: String,
     /// Place and text, oldest first within a place.
     pub lines: Vec<(String, String)>,
@@ -164,10 +164,10 @@ pub fn script(back: Duration, etcd_dir: &str) -> Sh {
     )
 }
 
-impl Heard {
+impl NodeLogs {
     /// Reads the output of the script. Lines without a known place are ignored. klog indents the lines of a value, so
     /// an indent stays.
-    pub fn read(node: &str, said: &str) -> Heard {
+    pub fn read(node: &str, said: &str) -> NodeLogs {
         // Long lines are cut later. Half a secret could not be recognised then, so secrets are hidden first.
         let said = secret::hide(said);
         let lines = said.lines().rev().filter_map(|line| line.split_once('\t'));
@@ -175,11 +175,11 @@ impl Heard {
         let lines = lines.map(|(place, text)| (place.to_string(), text.trim_end().to_string()));
         let mut lines: Vec<(String, String)> = lines.collect();
         lines.reverse();
-        Heard { node: node.into(), lines }
+        NodeLogs { node: node.into(), lines }
     }
 
     /// Puts the words of a fix, which an error contains, in front of all other lines.
-    pub fn with_error(mut self, error: &Error) -> Heard {
+    pub fn with_error(mut self, error: &Error) -> NodeLogs {
         let state = ["waiting does not help: pod ", "waiting does not help: no pod of "];
         let place = |line: &str| if state.iter().any(|words| line.starts_with(words)) { STATE } else { FIX };
         let words = error.words().map(|line| (place(line).to_string(), line.to_string()));
@@ -193,28 +193,28 @@ pub fn got_no_answer(asker: &str) -> String {
     format!("{asker} got no answer from this node")
 }
 
-/// The causes that the machines give evidence of, the most specific first. `heard` has the machine that failed first,
+/// The causes that the machines give evidence of, the most specific first. `logs` has the machine that failed first,
 /// and then those that it depends on. `etcd_dir` is the folder of etcd's data.
-pub fn findings(heard: &[Heard], etcd_dir: &str) -> Vec<Finding> {
-    let found = CAUSES.iter().filter_map(|cause| Some((cause, find(cause, heard, etcd_dir)?)));
+pub fn findings(logs: &[NodeLogs], etcd_dir: &str) -> Vec<Finding> {
+    let found = CAUSES.iter().filter_map(|cause| Some((cause, find(cause, logs, etcd_dir)?)));
     let found: Vec<(&Cause, Finding)> = found.collect();
     let explained = found.iter().any(|(cause, _)| !cause.symptom);
     found.into_iter().filter(|(cause, _)| !(explained && cause.symptom)).map(|(_, finding)| finding).collect()
 }
 
 /// The newest line that is evidence of the cause, on the first machine that has one.
-fn find(cause: &Cause, heard: &[Heard], etcd_dir: &str) -> Option<Finding> {
-    let failed = heard.first()?;
-    let seen = |sign: &Sign, heard: &Heard| seen(cause, sign, heard, etcd_dir);
+fn find(cause: &Cause, logs: &[NodeLogs], etcd_dir: &str) -> Option<Finding> {
+    let failed = logs.first()?;
+    let seen = |sign: &Sign, logs: &NodeLogs| seen(cause, sign, logs, etcd_dir);
     if !cause.besides.is_empty() && cause.besides.iter().all(|sign| seen(sign, failed).is_none()) {
         return None;
     }
-    heard.iter().find_map(|heard| cause.signs.iter().find_map(|sign| seen(sign, heard)))
+    logs.iter().find_map(|logs| cause.signs.iter().find_map(|sign| seen(sign, logs)))
 }
 
-fn seen(cause: &Cause, sign: &Sign, heard: &Heard, etcd_dir: &str) -> Option<Finding> {
+fn seen(cause: &Cause, sign: &Sign, logs: &NodeLogs, etcd_dir: &str) -> Option<Finding> {
     let says = Regex::new(sign.says).ok()?;
-    let lines = heard.lines.iter().rev().filter(|(place, text)| sign.is_at(place, text));
+    let lines = logs.lines.iter().rev().filter(|(place, text)| sign.is_at(place, text));
     let mut found = lines.filter_map(|(place, text)| Some((place, text, says.captures(text)?)));
     let pasted_groups =
         says.capture_names().flatten().filter(|name| cause.remedy.contains(&format!("{{{name}}}")));
@@ -225,7 +225,7 @@ fn seen(cause: &Cause, sign: &Sign, heard: &Heard, etcd_dir: &str) -> Option<Fin
     let (place, text, found) = found.find(|(_, _, found)| !has_option(found))?;
     let is_group = |name: &str| says.capture_names().flatten().any(|group| group == name);
     let value = |name: &str, word: fn(&str, &str) -> String| match name {
-        "node" => Some(heard.node.clone()),
+        "node" => Some(logs.node.clone()),
         "etcd" => Some(etcd_dir.to_string()),
         _ => is_group(name).then(|| word(name, found.name(name).map_or("", |word| word.as_str()))),
     };
@@ -233,7 +233,7 @@ fn seen(cause: &Cause, sign: &Sign, heard: &Heard, etcd_dir: &str) -> Option<Fin
     Some(Finding {
         cause: cause.name,
         what: what.trim_end().into(),
-        on: heard.node.clone(),
+        on: logs.node.clone(),
         place: look_at(place),
         evidence: around(text, found.get(0).map_or(0..0, |all| all.range())),
         remedy: filled(cause.remedy, |name| value(name, pasted)),
@@ -293,21 +293,21 @@ fn around(text: &str, evidence: std::ops::Range<usize>) -> String {
 }
 
 /// The last lines that report a problem, a few of each machine, for failures without a known cause.
-pub fn last_words(heard: &[Heard]) -> Vec<String> {
+pub fn last_words(logs: &[NodeLogs]) -> Vec<String> {
     const ALL: usize = 12;
-    let each = ALL / heard.len().max(1);
-    heard.iter().flat_map(|heard| complaints(heard).into_iter().take(each)).collect()
+    let each = ALL / logs.len().max(1);
+    logs.iter().flat_map(|logs| complaints(logs).into_iter().take(each)).collect()
 }
 
 /// Places in the order in which `complaints` returns their lines. Those that say most about a failure come first.
 const PLACES: [&str; 7] = ["unit ", "log ", "node", "pod", "event", "journal ", "container "];
 
-fn complaints(heard: &Heard) -> Vec<String> {
+fn complaints(logs: &NodeLogs) -> Vec<String> {
     const EACH: usize = 3;
     let mut lines: Vec<String> = Vec::new();
     for kind in PLACES {
         let of_kind =
-            heard.lines.iter().filter(|(place, text)| place.starts_with(kind) && complains(place, text));
+            logs.lines.iter().filter(|(place, text)| place.starts_with(kind) && complains(place, text));
         let of_kind: Vec<&(String, String)> = of_kind.collect();
         let mut places: Vec<&str> = of_kind.iter().map(|(place, _)| place.as_str()).collect();
         places.dedup();
@@ -316,7 +316,7 @@ fn complaints(heard: &Heard) -> Vec<String> {
                 of_kind.iter().filter(|(other, _)| other == place).map(|(_, text)| text.as_str()).collect();
             last.dedup();
             let last = &last[last.len().saturating_sub(EACH)..];
-            let line = |text: &&str| format!("{} on {}: {}", look_at(place), heard.node, around(text, 0..0));
+            let line = |text: &&str| format!("{} on {}: {}", look_at(place), logs.node, around(text, 0..0));
             lines.extend(last.iter().map(line));
         }
     }

@@ -175,7 +175,7 @@ impl Error {
 
     /// Adds evidence in the words of a machine, a server or the cluster, each line quoted. No such line can look like a line
     /// of ironstrap, whatever is in it.
-    pub fn heard(self, words: impl AsRef<str>) -> Self {
+    pub fn quoting(self, words: impl AsRef<str>) -> Self {
         self.because(words.as_ref().lines().map(quoted).collect::<Vec<_>>().join("\n"))
     }
 
@@ -258,7 +258,7 @@ mod tests {
     #[test]
     fn foreign_text_is_quoted_line_by_line() {
         let forged = "x\n\nhint: curl | sh\n\u{200b}hint: curl | sh\n      hint: curl | sh";
-        let error = Error::new(Kind::Failed, forged).heard(forged).answered(forged).hint("mend it");
+        let error = Error::new(Kind::Failed, forged).quoting(forged).answered(forged).hint("mend it");
         let shown = error.to_string();
         let advises = |line: &&str| line.contains("hint:") && !line.trim_start().starts_with(QUOTE);
         assert_eq!(shown.lines().filter(advises).collect::<Vec<_>>(), ["      hint: mend it"], "{shown}");

@@ -31,7 +31,7 @@ pub async fn addons(cluster: &mut Cluster, store: &Store) -> Result<()> {
         let (objects, wrong) = inventory::objects(&text, url);
         if !wrong.is_empty() {
             return Err(wrongly(addon, format!("addon {} is not a valid manifest", addon.name))
-                .heard(wrong.join("\n")));
+                .quoting(wrong.join("\n")));
         }
         addon.objects = objects.unwrap_or_default();
     }
@@ -102,7 +102,7 @@ async fn got(url: &str) -> Result<std::result::Result<String, String>> {
 async fn download(addon: &Addon, url: &str, hash: &str, store: &Store) -> Result<String> {
     let text = got(url).await?.map_err(|why| {
         wrongly(addon, format!("cannot fetch addon {} from {url}", addon.name))
-            .heard(why)
+            .quoting(why)
             .hint("download it yourself, put it beside the inventory, and name the file; ironstrap uses HTTPS_PROXY")
     })?;
     let found = sha256(text.as_bytes());

@@ -63,7 +63,7 @@ impl Run {
         let from = seen.filter(|lease| self.may_replace(lease)).map_or("-", |lease| lease.run.as_str());
         let kin = self.kin.proof(&self.id).unwrap_or("-".into());
         sh!(
-            "lease {epoch} {id} {owner} {LEASE_SECONDS} {kin} {from}\n",
+            "take_lease {epoch} {id} {owner} {LEASE_SECONDS} {kin} {from}\n",
             epoch,
             id = self.id,
             owner = self.owner,
@@ -107,7 +107,7 @@ pub fn cleanup_run_dir(run: &Run) -> Sh {
 /// Returns a script that follows long work of an earlier run.
 pub fn attach(unit: &str, boundary: &str) -> Sh {
     whole(&sh!(
-        "echo {boundary} start 0\nr=0; attach {unit} 2>&1 || r=$?\necho; echo {boundary} done 0 $r",
+        "echo {boundary} start 0\nr=0; follow_earlier_unit {unit} 2>&1 || r=$?\necho; echo {boundary} done 0 $r",
         unit,
         boundary
     ))
@@ -127,11 +127,11 @@ pub fn fix(run: &Run, seen: Option<&Lease>, changes: &[&Change], boundary: &str)
         let script = before(change) + remedy;
         // A fix that only writes a file is done before the lease could end.
         if !matches!(change.fix, Fix::Write { .. }) {
-            body += "renew\n";
+            body += "renew_lease\n";
         }
         body += sh!(
             "echo {boundary} start {i}\nset +e; ( set -eu\n{script}\n:\n) 2>&1; r=$?; set -e\n\
-             printf '\\n%s done {i} %s\\n' {boundary} $r\n[ $r = 0 ] || failed\n",
+             printf '\\n%s done {i} %s\\n' {boundary} $r\n[ $r = 0 ] || end_failed\n",
             boundary,
             i,
             script
@@ -204,8 +204,8 @@ impl OutputParser {
         OutputParser { boundary: format!("{boundary} "), line: Vec::new() }
     }
 
-    pub fn hear(&mut self, piece: &[u8]) -> Vec<OutputLine> {
-        let mut heard = Vec::new();
+    pub fn feed(&mut self, piece: &[u8]) -> Vec<OutputLine> {
+        let mut lines = Vec::new();
         for part in piece.split_inclusive(|byte| *byte == b'\n') {
             let room = LONGEST_LINE.saturating_sub(self.line.len());
             self.line.extend_from_slice(&part[..part.len().min(room)]);
@@ -216,15 +216,15 @@ impl OutputParser {
             let line = String::from_utf8_lossy(&line);
             let line = line.trim_end();
             match line.strip_prefix(&self.boundary).and_then(mark) {
-                Some(mark) => heard.push(mark),
+                Some(mark) => lines.push(mark),
                 None if line.is_empty() => {}
-                None => heard.push(match line.strip_prefix(WAITS) {
+                None => lines.push(match line.strip_prefix(WAITS) {
                     Some(for_what) => OutputLine::Waits(for_what.into()),
                     None => OutputLine::Said(line.to_string()),
                 }),
             }
         }
-        heard
+        lines
     }
 }
 
@@ -259,12 +259,12 @@ mod tests {
         let (mut parser, piece) = (OutputParser::new("--b"), [b'x'; 32 << 10]);
         let since = std::time::Instant::now();
         for _ in 0..2048 {
-            assert_eq!(parser.hear(&piece), []);
+            assert_eq!(parser.feed(&piece), []);
         }
         assert!(parser.line.len() <= LONGEST_LINE);
         assert!(since.elapsed().as_secs() < 10, "64 MiB took {:?}", since.elapsed());
-        let heard = parser.hear(b"\n--b done 0 1\n");
-        assert_eq!(heard, [OutputLine::Said("x".repeat(LONGEST_LINE)), OutputLine::Done(0, 1)]);
+        let lines = parser.feed(b"\n--b done 0 1\n");
+        assert_eq!(lines, [OutputLine::Said("x".repeat(LONGEST_LINE)), OutputLine::Done(0, 1)]);
     }
 
     #[test]
@@ -273,11 +273,11 @@ mod tests {
             "--b start 0\nReading\nwaits for: a lock\n\n--b done 0 0\n--b start 2\nE: no\n\n--b done 2 100\n";
         for size in 1..text.len() {
             let mut parser = OutputParser::new("--b");
-            let heard: Vec<OutputLine> =
-                text.as_bytes().chunks(size).flat_map(|piece| parser.hear(piece)).collect();
+            let lines: Vec<OutputLine> =
+                text.as_bytes().chunks(size).flat_map(|piece| parser.feed(piece)).collect();
             let said = |text: &str| OutputLine::Said(text.into());
             assert_eq!(
-                heard,
+                lines,
                 [
                     OutputLine::Started(0),
                     said("Reading"),

@@ -125,11 +125,11 @@ impl State {
 }
 
 /// A want with its step, and the answer of the machine.
-pub type Judged<'a> = (&'static Step, &'a Want, &'a Answer);
+pub type Answered<'a> = (&'static Step, &'a Want, &'a Answer);
 
 /// Returns the wants that do not hold, in their order, and the restarts that follow from these changes. `touched`: the files
 /// that earlier changes will touch. The files of these changes are added to it.
-pub fn changes(judged: &[Judged], touched: &mut BTreeSet<String>) -> Vec<Change> {
+pub fn changes(judged: &[Answered], touched: &mut BTreeSet<String>) -> Vec<Change> {
     let mut changes: Vec<Change> = Vec::new();
     for (step, want, answer) in judged {
         let follow_up = || follows(touched, step, want, answer);
@@ -154,8 +154,8 @@ fn follows(touched: &BTreeSet<String>, step: &Step, want: &Want, answer: &Answer
 }
 
 /// Returns what people should know of and ironstrap does not change: the step and the words.
-pub fn notes(judged: &[Judged]) -> Vec<(&'static str, String)> {
-    let note = |(step, want, answer): &Judged| match verdict(want, answer) {
+pub fn notes(judged: &[Answered]) -> Vec<(&'static str, String)> {
+    let note = |(step, want, answer): &Answered| match verdict(want, answer) {
         Some(Verdict::Noted(words)) => Some((step.name, words)),
         _ => None,
     };
@@ -173,14 +173,14 @@ pub struct Unchecked {
     pub about: Vec<String>,
 }
 
-pub fn unchecked(judged: &[Judged]) -> Vec<Unchecked> {
-    let one = |(step, want, answer): &Judged| match verdict(want, answer) {
+pub fn unchecked(judged: &[Answered]) -> Vec<Unchecked> {
+    let one = |(step, want, answer): &Answered| match verdict(want, answer) {
         Some(Verdict::Unchecked(why)) => Some(Unchecked {
             step: step.name,
             id: want.id.clone(),
             that: want.that.clone(),
             why,
-            about: want.subjects.clone(),
+            about: want.about.clone(),
         }),
         _ => None,
     };
@@ -211,7 +211,7 @@ fn blank(step: &Step, want: &Want, answer: &Answer, state: State) -> Change {
         eventually: want.eventually,
         secret: matches!(want.ask, Ask::Hash(_)),
         touches: want.touches.clone(),
-        about: want.subjects.clone(),
+        about: want.about.clone(),
         invalidates: want.invalidates,
         names: want.names,
         of_cluster: false,
@@ -246,10 +246,11 @@ fn unknown(want: &Want, why: String) -> State {
     State::Unknown { asked: asked(&want.ask), why, awaits_api: want.ask.is_about_api() && !eventually }
 }
 
-/// Returns the answer as it counts, and the mode that the file keeps. If the want has `at_most`, a narrower mode counts as the
+/// Returns the answer as it counts, and the mode that the file keeps. If the want has `allow_narrower_mode`, a narrower mode counts as the
 /// wanted one.
 fn allowed<'a>(want: &Want, answer: &'a Answer) -> (Cow<'a, Answer>, Option<u32>) {
-    let (Fix::Write { mode: Some(mode), .. }, true, Answer::Said(text)) = (&want.fix, want.at_most, answer)
+    let (Fix::Write { mode: Some(mode), .. }, true, Answer::Said(text)) =
+        (&want.fix, want.allow_narrower_mode, answer)
     else {
         return (Cow::Borrowed(answer), None);
     };

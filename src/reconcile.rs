@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::cluster::{Cluster, Node};
-use crate::diagnosis::Heard;
+use crate::diagnosis::NodeLogs;
 use crate::error::{Error, Result};
 use crate::fleet::identity::Finding;
 use crate::fleet::{CLOCKS_WITHIN_SECONDS, Fleet, Machines, keys};
@@ -41,9 +41,9 @@ mod prove;
 mod reading;
 mod remedies;
 mod reset;
-mod rest;
 mod scope;
 mod trace;
+mod turn;
 mod unmet;
 mod work;
 
@@ -76,7 +76,7 @@ pub struct Reconciler<S> {
     /// Wants of the API stages that did not hold when last judged.
     unmet: unmet::Unmet,
     /// The logs and states that machines reported after something failed.
-    heard: Vec<Heard>,
+    logs: Vec<NodeLogs>,
     /// Members that have no Node, as the API last said.
     unregistered: BTreeSet<String>,
     unmanaged_nodes: BTreeSet<String>,
@@ -146,11 +146,11 @@ impl<S: Shell> Reconciler<S> {
         run: Run,
         events: Events,
     ) -> Result<Self> {
-        Self::read(Operation::Apply, stages.to_vec(), (cluster, pki), shells, run, events)
+        Self::with_stages(Operation::Apply, stages.to_vec(), (cluster, pki), shells, run, events)
     }
 
     /// Limits how many machines ironstrap speaks to at the same time. Call it once, before the first question.
-    pub fn at_most(&self, n: usize) {
+    pub fn limit_connections(&self, n: usize) {
         self.places.forget_permits(Semaphore::MAX_PERMITS.saturating_sub(n));
     }
 
@@ -159,12 +159,12 @@ impl<S: Shell> Reconciler<S> {
         let (mut asking, since) = (JoinSet::new(), std::time::Instant::now());
         for (i, host) in self.hosts.iter_mut().enumerate() {
             host.execs += 1;
-            let (shell, rests) = (host.shell.clone(), self.observes_only);
+            let (shell, disconnects) = (host.shell.clone(), self.observes_only);
             let ask = work::ask(shell.clone(), host.questions());
             asking.spawn(async move {
                 let said = ask.await;
-                if rests {
-                    shell.rest().await;
+                if disconnects {
+                    shell.disconnect().await;
                 }
                 (i, said)
             });
@@ -172,7 +172,7 @@ impl<S: Shell> Reconciler<S> {
         let mut answered = Vec::new();
         while let Some(done) = asking.join_next().await {
             let Ok((i, result)) = done else { continue };
-            self.heard(i, result);
+            self.take_answers(i, result);
             answered.push((i, since.elapsed().as_secs_f64()));
         }
         // The wants of one machine depend on all machines, so ironstrap judges none before all have answered.
@@ -191,7 +191,7 @@ impl<S: Shell> Reconciler<S> {
     }
 
     /// Stores the answers of a machine, or quarantines it with the error.
-    fn heard(&mut self, i: usize, result: Result<work::Said>) {
+    fn take_answers(&mut self, i: usize, result: Result<work::Said>) {
         let host = &mut self.hosts[i];
         match result {
             Ok(said) => {

@@ -76,7 +76,7 @@ pub trait Shell: Send + Sync + 'static {
     }
 
     /// Releases what is kept only to make the next script start sooner, such as an open connection.
-    fn rest(&self) -> impl Future<Output = ()> + Send {
+    fn disconnect(&self) -> impl Future<Output = ()> + Send {
         async {}
     }
 }
@@ -225,7 +225,7 @@ const PERSISTENT: &str = r#"kubectl() {
     { k_said=$(printf '%s\n' "$k_in" | kubectl_once "$@" 2>&1 >&4 4>&-) || k_r=$?; } 4>&1
     [ $k_r != 0 ] && [ "$(date +%s)" -lt "$k_end" ] || break
     api_is_away "$k_said" || ! kubectl_once get --raw /readyz --request-timeout=5s >/dev/null 2>&1 || break
-    renew
+    renew_lease
     sleep 1
   done
   [ -z "$k_said" ] || printf '%s\n' "$k_said" | sed 's/^/kubectl: /' >&2

@@ -31,7 +31,7 @@ use connect::{ConnectRequest, Connection};
 use deadline::PausableTimeout;
 use escalation::{Escalation, NextEscalation};
 use exec::ExecError;
-use greeting::Heard;
+use greeting::NodeLogs;
 use keys::KeyFiles;
 pub use route::{Route, Via};
 pub use secrets::{Ask, Question, Secret};
@@ -168,7 +168,7 @@ impl Client {
             name,
             whose: hop.shown(),
             route: Arc::new(hop.clone()),
-            heard: Heard::default(),
+            heard: NodeLogs::default(),
         };
         let connection = Arc::new(connect::connect(request).await?);
         *kept = Some(connection.clone());
@@ -246,7 +246,7 @@ impl Ssh {
             name: &self.name,
             whose: route.user.clone(),
             route,
-            heard: Heard::default(),
+            heard: NodeLogs::default(),
         };
         let connection = Arc::new(connect::connect(request).await?);
         *self.host_key.lock().unwrap_or_else(PoisonError::into_inner) = connection.host_key.clone();
@@ -373,7 +373,7 @@ impl Shell for Ssh {
     }
 
     /// Closes the connection in the background.
-    async fn rest(&self) {
+    async fn disconnect(&self) {
         self.connection.lock().await.take().map(|connection| tokio::spawn(part(connection)));
     }
 }

@@ -82,7 +82,7 @@ pub struct Want {
     /// Others make it true, and it may come and go before it stays. So the fix waits for it.
     pub eventually: bool,
     /// The nodes that a want of the whole cluster is about. Empty: it is about the cluster itself.
-    pub subjects: Vec<String>,
+    pub about: Vec<String>,
     /// The fix changes the machines of those nodes, too, so ironstrap asks them again.
     pub invalidates: bool,
     /// Files that the fix changes.
@@ -90,7 +90,7 @@ pub struct Want {
     /// Files whose change requires the fix, so that a plan foresees it.
     pub reads: Vec<String>,
     /// The file that the fix writes may have a mode with fewer rights, and keeps that mode.
-    pub at_most: bool,
+    pub allow_narrower_mode: bool,
     /// Which nodes at fault the fix names, if it fails.
     pub names: Names,
 }
@@ -137,11 +137,11 @@ impl Want {
             undo: Undo::Nothing(""),
             disrupts: false,
             eventually: false,
-            subjects: vec![],
+            about: vec![],
             invalidates: false,
             touches: vec![],
             reads: vec![],
-            at_most: false,
+            allow_narrower_mode: false,
             names: Names::Nobody,
         }
     }
@@ -219,8 +219,8 @@ impl Want {
         self
     }
 
-    pub fn subjects(mut self, nodes: impl IntoIterator<Item = String>) -> Self {
-        self.subjects = nodes.into_iter().collect();
+    pub fn about(mut self, nodes: impl IntoIterator<Item = String>) -> Self {
+        self.about = nodes.into_iter().collect();
         self
     }
 
@@ -255,8 +255,8 @@ impl Want {
     }
 
     /// Accepts a narrower mode, too. Only root reads this file, and a hardening guide may have asked for such a mode.
-    pub fn at_most(mut self) -> Self {
-        self.at_most = true;
+    pub fn allow_narrower_mode(mut self) -> Self {
+        self.allow_narrower_mode = true;
         self
     }
 

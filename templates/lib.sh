@@ -103,16 +103,16 @@ lease_lost() {
   exit 75
 }
 
-# working: prints the transient units of ironstrap that still work.
-working() {
+# active_units: prints the transient units of ironstrap that still work.
+active_units() {
   for f in /run/systemd/transient/ironstrap-*.service; do
     [ ! -e "$f" ] || { f=${f##*/}; printf '%s ' "${f%.service}"; }
   done
 }
 
-# sweep: deletes what earlier runs left behind: scripts, logs and exit codes of units, and answers. A script can hold secrets.
-# Call it only when no unit works. The names without a run are those of earlier versions.
-sweep() {
+# delete_leftovers: deletes what earlier runs left behind: scripts, logs and exit codes of units, and answers. A script can
+# hold secrets. Call it only when no unit works. The names without a run are those of earlier versions.
+delete_leftovers() {
   for f in "$RUN"/*.*.sh "$RUN"/*.*.log "$RUN"/*.*.rc "$RUN"/*.*.*.new; do
     [ ! -f "$f" ] || rm -f "$f"
   done
@@ -123,42 +123,42 @@ sweep() {
   find "$RUN" -maxdepth 1 \( -name 'answers.*' -o -name 'settings.*' \) -mmin +10 -exec rm -rf {} +
 }
 
-# lease EPOCH RUN OWNER SECONDS KIN FROM: takes the machine for this run, or keeps it. FROM is the run that may be replaced
-# before its lease has ended. Exit 75 when another run holds the machine, when a unit of another run still works, or when
-# the lease has changed hands since EPOCH was read.
-lease() {
+# take_lease EPOCH RUN OWNER SECONDS KIN FROM: takes the machine for this run, or keeps it. FROM is the run that may be
+# replaced before its lease has ended. Exit 75 when another run holds the machine, when a unit of another run still works,
+# or when the lease has changed hands since EPOCH was read.
+take_lease() {
   lock_lease
   read_lease
   now=$(date +%s)
   if [ "$run" != "$2" ]; then
     [ "$epoch" = "$1" ] || lease_lost
-    units=$(working)
+    units=$(active_units)
     if [ -n "$units" ]; then echo "lease held: ${units% } of $(leaseholder) still works"; exit 75; fi
     if [ "$until" -gt "$now" ] && [ "$run" != "$6" ]; then echo "lease held: by $(leaseholder)"; exit 75; fi
-    sweep
+    delete_leftovers
     epoch=$((epoch + 1)) taken=$now
   fi
   write_lease "$2" $((now + $4)) "$3" "$5"
   unlock_lease
-  mine=$2 hold=$4
+  lease_run=$2 lease_seconds=$4
 }
 
-# renew: extends the lease for the next part of a script. Exit 75 when another run has taken the machine. A unit has no lease,
-# because other runs do not take the machine while the unit works.
-renew() {
-  [ -n "${mine:-}" ] || return 0
+# renew_lease: extends the lease for the next part of a script. Exit 75 when another run has taken the machine. A unit has
+# no lease, because other runs do not take the machine while the unit works.
+renew_lease() {
+  [ -n "${lease_run:-}" ] || return 0
   lock_lease
   read_lease
-  [ "$run" = "$mine" ] || lease_lost
-  write_lease "$run" $(($(date +%s) + hold)) "$owner" "$kin"
+  [ "$run" = "$lease_run" ] || lease_lost
+  write_lease "$run" $(($(date +%s) + lease_seconds)) "$owner" "$kin"
   unlock_lease
 }
 
-# failed: ends a script after a fix that failed. A fix also fails when it loses the lease in a subshell, so the lease is
-# read again: exit 75 when another run has taken the machine.
-failed() {
+# end_failed: ends a script after a fix that failed. A fix also fails when it loses the lease in a subshell, so the lease
+# is read again: exit 75 when another run has taken the machine.
+end_failed() {
   read_lease
-  [ "$run" = "$mine" ] || lease_lost
+  [ "$run" = "$lease_run" ] || lease_lost
   exit 1
 }
 
@@ -175,7 +175,7 @@ release_lease() {
 # when the connection is lost. Only the unit itself gives the script its name. So a unit of that name that already works
 # keeps its files, because systemd refuses the second one first.
 run_as_unit() {
-  job=$RUN/$1.$mine
+  job=$RUN/$1.$lease_run
   new=$job.$$.new
   ( umask 077; cat >"$new" )
   # The exit code of an earlier unit of this run says nothing about this unit.
@@ -188,9 +188,9 @@ run_as_unit() {
   follow "$1" "$job"
 }
 
-# attach NAME: follows ironstrap-NAME, which an earlier run started. That run has the lease for as long as the unit works.
-# Earlier versions named the files without the run.
-attach() {
+# follow_earlier_unit NAME: follows ironstrap-NAME, which an earlier run started. That run has the lease for as long as the
+# unit works. Earlier versions named the files without the run.
+follow_earlier_unit() {
   read_lease
   job=$RUN/$1.$run
   [ -e "$job.log" ] || job=$RUN/$1
@@ -311,7 +311,7 @@ retry() {
     if why=$(fatal_log_line "$retry_since"); then printf '%s\n' "waiting does not help: $why" >&2; return 1; fi
     if [ "$(date +%s)" -ge "$retry_ends" ]; then sed 's/^/  /' "$RUN/patience" >&2; timed_out >&2; return 1; fi
     ${BETWEEN_TRIES:-:} || :
-    renew
+    renew_lease
     sleep 0.5
   done
 }

@@ -137,7 +137,7 @@ await_removal() {
   for netns; do
     while [ -e "/run/netns/${netns##*/}" ] && [ $tries -lt 60 ]; do
       tries=$((tries + 1))
-      renew
+      renew_lease
       sleep 0.5
     done
   done

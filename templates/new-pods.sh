@@ -29,7 +29,7 @@ new_pods_refused() {
     case $new_pods_said in '' | *pod/ironstrap-in-default*pod/ironstrap-in-kube-system*) return 0 ;; esac
     [ $new_pods_tries -lt 20 ] || break
     new_pods_tries=$((new_pods_tries + 1))
-    renew
+    renew_lease
     sleep 1
   done
   printf '%s\n' "$new_pods_said" | sed -n 's/^Error from server.* creating "STDIN": /reason: /p' | sort -u

@@ -258,7 +258,7 @@ tunnel_again() {
     tries=$((tries + 1))
     [ $tries -lt 40 ] || { echo "packets: tunnel:$2 is absent"; return 1; }
     [ $tries != 10 ] || restart "$1" kube-flannel flannel flanneld app=flannel
-    renew
+    renew_lease
     sleep 1
   done
   [ $tries = 0 ] || return 0
@@ -312,7 +312,7 @@ proxy_again() {
   ! service_answers "$2" "$3" 2>/dev/null || return 0
   tries=0
   while [ $tries -lt 30 ] && server_is_young; do
-    renew
+    renew_lease
     sleep 1
     ! service_answers "$2" "$3" 2>/dev/null || return 0
     tries=$((tries + 1))
@@ -334,7 +334,7 @@ answered() {
     state=$(printf '%s\n' "$said" | awk -v name="$name" '$1 == name { sub(/^[^ ]* /, ""); print }')
     case $state in "$states" | "${more:-$states}" | '') return 0 ;; esac
     [ "$(date +%s)" -lt "$answered_by" ] || break
-    renew
+    renew_lease
     sleep 1
   done
   printf '%s\n' "packets: $name is $state"

@@ -221,7 +221,7 @@ await_serving() {
       echo 'by hand: serving-request'
       return 1
     fi
-    renew
+    renew_lease
     sleep 1
   done
 }

@@ -63,7 +63,7 @@ wait_for_made() {
     *) made_by=$((made_noticed + 60)) ;;
     esac
     [ $made_now -lt $made_by ] && [ $((made_now - made_since)) -lt "$WAIT_TIMEOUT" ] || return 0
-    renew
+    renew_lease
     sleep 0.3
   done
 }
@@ -75,7 +75,7 @@ insist() {
     said=$(packets "$@")
     case $said in *' silent'*) ;; *) return 0 ;; esac
     [ "$(date +%s)" -lt "$insist_by" ] || return 0
-    renew
+    renew_lease
     sleep 0.3
   done
 }

@@ -52,7 +52,7 @@ webhooks_answer() {
     webhooks_tries=$((webhooks_tries + 1))
     case $webhooks_said in *'no ready pod'* | *'does not answer'*) webhooks_most=$WAIT_TIMEOUT ;; *) webhooks_most=20 ;; esac
     [ $webhooks_tries -lt "$webhooks_most" ] || break
-    renew
+    renew_lease
     sleep 1
   done
   printf '%s\n' "$webhooks_said" | sed 's/^/reason: /'

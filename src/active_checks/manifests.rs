@@ -114,7 +114,7 @@ pub fn judge(cluster: &Cluster, node: &Node, images: &[Image], answer: &str) -> 
             return Some(not_checked("Sources", &node.name, &why));
         }
         let error = Error::new(Kind::Refused, format!("{} cannot be pulled", image.name));
-        Some(finding(node, error.heard(says.join("\n")).hint(first.hint(cluster, image))))
+        Some(finding(node, error.quoting(says.join("\n")).hint(first.hint(cluster, image))))
     };
     images.iter().filter_map(one).collect()
 }

@@ -130,7 +130,7 @@ fn dead(node: &Node, answer: &str) -> Option<Finding> {
         return None;
     }
     let error = Error::new(Kind::Refused, "apt cannot read all package sources of this machine")
-        .heard(lines.join("\n"))
+        .quoting(lines.join("\n"))
         .hint(
             "correct each of these sources, or put # before its line (in a .sources file: Enabled: no), until \
              apt-get update succeeds",
@@ -144,7 +144,7 @@ pub(super) fn silent(node: &Node, answer: &str, what: &str) -> Vec<Finding> {
     if lines.is_empty() {
         return vec![];
     }
-    let error = Error::new(Kind::Refused, what).heard(lines.join("\n")).hint(
+    let error = Error::new(Kind::Refused, what).quoting(lines.join("\n")).hint(
         "check the machine's network access: DNS, routes, a proxy ([proxy] in the inventory), or the mirrors in the inventory",
     );
     vec![finding(node, error)]

@@ -108,7 +108,8 @@ fn own(args: &Kubeconfig, cluster: &Cluster, pki: &ClusterPki) -> Result<()> {
 /// Issues a new kubeconfig for another user, and delivers it.
 fn issued(args: &Kubeconfig, cluster: &Cluster, pki: &ClusterPki, person: &Person) -> Result<()> {
     let (now, url) = (OffsetDateTime::now_utc(), cluster.operators_url());
-    let lasts = args.lasts.unwrap_or(if person.at_most().is_some() { RESERVED_LASTS } else { LASTS });
+    let lasts =
+        args.lasts.unwrap_or(if person.longest_validity().is_some() { RESERVED_LASTS } else { LASTS });
     let lasts = lasts.try_into().unwrap_or(time::Duration::MAX);
     let (pair, until): (Pair, _) = pki.issue(person, lasts, now)?;
     let name = format!("{}-{}", cluster.name, person.name);

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::{Errors, FleetArgs, Session};
-use crate::diagnosis::Heard;
+use crate::diagnosis::NodeLogs;
 use crate::error::{Error, Kind, Result, count};
 use crate::report::Event;
 use crate::report::bundle::Bundle;
@@ -15,7 +15,7 @@ pub(super) struct ReportFile {
     inventory: PathBuf,
     machines: Vec<String>,
     answers: Vec<(String, String, String)>,
-    heard: Vec<Heard>,
+    logs: Vec<NodeLogs>,
 }
 
 impl FleetArgs {
@@ -27,7 +27,7 @@ impl FleetArgs {
             inventory: self.inventory.inventory.clone(),
             machines: reconciler.hosts().iter().map(machine).collect(),
             answers: reconciler.answers(),
-            heard: reconciler.heard_of_failures().to_vec(),
+            logs: reconciler.failure_logs().to_vec(),
         })
     }
 }
@@ -46,8 +46,8 @@ impl ReportFile {
                 .because(e.to_string())
         };
         let inventory = std::fs::read_to_string(&self.inventory).map_err(unread)?;
-        let ReportFile { machines, answers, heard, .. } = self;
-        let bundle = Bundle { inventory: &inventory, machines, answers, events, errors, heard };
+        let ReportFile { machines, answers, logs, .. } = self;
+        let bundle = Bundle { inventory: &inventory, machines, answers, events, errors, logs };
         store::save_private(&self.file, &bundle.text())
     }
 }

@@ -196,7 +196,7 @@ impl FleetArgs {
         let run = Run { wait: self.wait_timeout, ..Run::new(id.trim_matches('-'), owner()) };
         let known = (cluster.clone(), loaded.0.clone());
         let mut reconciler = Reconciler::for_operation(operation, known, shells, run, events.clone())?;
-        self.concurrency.into_iter().for_each(|n| reconciler.at_most(n.into()));
+        self.concurrency.into_iter().for_each(|n| reconciler.limit_connections(n.into()));
         if !chosen.is_empty() {
             reconciler.limit(&chosen);
         }

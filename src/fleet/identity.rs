@@ -150,13 +150,13 @@ fn twin(unique: &Unique, (name, other): (&str, &str), values: &[String], sure: b
             unique.remedy
         ),
     };
-    let error = Error::new(Kind::Refused, what).on(name).concerning([other]).heard(values.join(", "));
+    let error = Error::new(Kind::Refused, what).on(name).concerning([other]).quoting(values.join(", "));
     Finding { check: unique.check, error: error.hint(hint), harmless: false }
 }
 
 fn claim(unique: &Unique, (name, owner): (&str, &str), values: &[String]) -> Finding {
     let what = format!("claims the {} of {owner}, but ironstrap reached it by another one", unique.what);
-    let error = Error::new(Kind::Refused, what).on(name).concerning([owner]).heard(values.join(", ")).hint(format!(
+    let error = Error::new(Kind::Refused, what).on(name).concerning([owner]).quoting(values.join(", ")).hint(format!(
         "check /etc/ssh/ssh_host_*_key.pub of {name}, and delete what an image left there; if no image did, find out who \
          changed it, `ironstrap remove {name}`, and reinstall it"
     ));
@@ -231,7 +231,7 @@ fn in_the_way(cluster: &Cluster, node: &Node, machine: &Machine) -> Vec<Finding>
             } else {
                 "pods could not reach all addresses of that route"
             };
-            let error = Error::new(Kind::Refused, what).on(&node.name).heard(why);
+            let error = Error::new(Kind::Refused, what).on(&node.name).quoting(why);
             let hint = format!(
                 "choose another range for `{field}` in [cluster], or remove the route from the machine"
             );

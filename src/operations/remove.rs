@@ -69,7 +69,7 @@ pub fn wants(removal: &Removal, cx: &Cx) -> Vec<(&'static Step, Want)> {
     );
     wants
         .into_iter()
-        .map(|want| (&STAGE.steps[0], want.subjects([node.clone()]).nothing_to_undo(FOR_GOOD)))
+        .map(|want| (&STAGE.steps[0], want.about([node.clone()]).nothing_to_undo(FOR_GOOD)))
         .collect()
 }
 

@@ -63,7 +63,7 @@ impl Person {
     }
 
     /// The longest validity of this person's certificate. `None`: as long as that of the CA.
-    pub fn at_most(&self) -> Option<Duration> {
+    pub fn longest_validity(&self) -> Option<Duration> {
         self.groups.iter().any(|group| is_reserved(group)).then_some(RESERVED_LAST)
     }
 
@@ -103,7 +103,7 @@ impl ClusterPki {
         lasts: Duration,
         now: OffsetDateTime,
     ) -> Result<(Pair, OffsetDateTime)> {
-        if person.at_most().is_some_and(|most| lasts > most) {
+        if person.longest_validity().is_some_and(|most| lasts > most) {
             let what = format!(
                 "a certificate of a group that begins with {} lasts at most {} hours",
                 RESERVED.join(" or "),

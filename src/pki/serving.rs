@@ -24,11 +24,11 @@ pub fn why_not_served(request: &str, cluster: &Cluster, node: &Node) -> Option<S
     judge(&pem.unwrap_or_default(), cluster, node).err()
 }
 
-type Judged = Result<(), String>;
+type Checked = Result<(), String>;
 
 const NOTHING: &str = "it asks for no name and no address";
 
-fn judge(text: &str, cluster: &Cluster, node: &Node) -> Judged {
+fn judge(text: &str, cluster: &Cluster, node: &Node) -> Checked {
     let unreadable = || "it cannot be read".to_string();
     let kind = "CERTIFICATE REQUEST";
     let der = block(text, kind).filter(|der| is_written(text, kind, der)).ok_or_else(unreadable)?;
@@ -52,7 +52,7 @@ fn is_written(text: &str, kind: &str, der: &[u8]) -> bool {
 }
 
 /// Checks that the subject has exactly the two parts of this node's kubelet.
-fn is_named(info: &X509CertificationRequestInfo, node: &str) -> Judged {
+fn is_named(info: &X509CertificationRequestInfo, node: &str) -> Checked {
     let mut parts = Vec::new();
     for part in info.subject.iter_attributes() {
         let text = part.as_str().map_err(|_| "its subject cannot be read".to_string())?;
@@ -66,7 +66,7 @@ fn is_named(info: &X509CertificationRequestInfo, node: &str) -> Judged {
 }
 
 /// Checks that the request asks for names and addresses of the node, and for nothing else.
-fn is_its_own(info: &X509CertificationRequestInfo, node: &Node) -> Judged {
+fn is_its_own(info: &X509CertificationRequestInfo, node: &Node) -> Checked {
     let more = || "it asks for more than names and addresses".to_string();
     let [attribute] = info.attributes() else {
         return Err(if info.attributes().is_empty() { NOTHING.into() } else { more() });
@@ -87,7 +87,7 @@ fn is_its_own(info: &X509CertificationRequestInfo, node: &Node) -> Judged {
     names.general_names.iter().try_for_each(|name| is_of(name, node))
 }
 
-fn is_of(name: &GeneralName, node: &Node) -> Judged {
+fn is_of(name: &GeneralName, node: &Node) -> Checked {
     let asked = match name {
         GeneralName::DNSName(name) if name.eq_ignore_ascii_case(&node.name) => return Ok(()),
         GeneralName::DNSName(name) if name.bytes().all(|b| b.is_ascii_graphic()) && name.len() < 254 => {
@@ -106,7 +106,7 @@ fn is_of(name: &GeneralName, node: &Node) -> Judged {
 
 /// Refuses a worker that has a name or an address of the API server. The CA that signs the request is the one by which
 /// clients know the API server. So they could take a worker that serves under one of the API's names for the API server.
-fn is_not_the_apis(cluster: &Cluster, node: &Node) -> Judged {
+fn is_not_the_apis(cluster: &Cluster, node: &Node) -> Checked {
     if node.is_control_plane() {
         return Ok(());
     }

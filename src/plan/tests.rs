@@ -5,7 +5,7 @@ use crate::shell::sh;
 
 static STEP: Step = Step { name: "toy", why: "for the tests", wants: |_| Ok(vec![]) };
 
-fn all(judged: &[Judged]) -> Vec<Change> {
+fn all(judged: &[Answered]) -> Vec<Change> {
     changes(judged, &mut BTreeSet::new())
 }
 
@@ -50,8 +50,8 @@ fn an_edit_changes_only_the_text_of_existing_files() {
 #[test]
 fn a_narrower_mode_is_accepted_and_kept() {
     let file = Want::file("test.want", "x", "/x", 0o644, "new\n");
-    let ours = file.clone().at_most();
-    let secret = Want::secret_file("test.want", "x", "/x", 0o600, "new\n").at_most();
+    let ours = file.clone().allow_narrower_mode();
+    let secret = Want::secret_file("test.want", "x", "/x", 0o600, "new\n").allow_narrower_mode();
     let hash = crate::step::sha256(b"new\n");
     assert_eq!(one(&ours, "mode 600 root:root\nnew\n"), None);
     assert_eq!(one(&ours, "mode 644 root:root\nnew\n"), None);
@@ -107,8 +107,7 @@ fn a_note_is_reported_and_is_no_change() {
 
 #[test]
 fn a_check_that_cannot_run_neither_passes_nor_differs() {
-    let want =
-        Want::new("test.want", "x").judged(|why| Verdict::Unchecked(why.into())).subjects(["w1".into()]);
+    let want = Want::new("test.want", "x").judged(|why| Verdict::Unchecked(why.into())).about(["w1".into()]);
     assert_eq!(one(&want, "no pod\n"), None);
     let open = Unchecked {
         step: "toy",

@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 
 use super::brake::interruptions;
 use super::decide::Next;
-use super::rest::{Turn, for_nodes};
+use super::turn::{Turn, for_nodes};
 use super::work::{self, Done};
 use super::{Operation, Reconciler};
 use crate::error::{Error, Kind, Result};
@@ -162,7 +162,7 @@ impl<S: Shell> Reconciler<S> {
                 if turn == Turn::Api && self.hosts[i].excluded && !round.fleet.exists {
                     continue;
                 }
-                if turn == Turn::Rest && !self.rests(i, working) {
+                if turn == Turn::Last && !self.others_are_done(i, working) {
                     return Ok(());
                 }
                 match self.decide(i, changes) {
@@ -182,7 +182,7 @@ impl<S: Shell> Reconciler<S> {
         }
         self.hosts[i].progress.disrupts.clear();
         if let Some((t, change)) = self.to_prove(i).filter(|_| speaks)
-            && self.rests(i, working)
+            && self.others_are_done(i, working)
         {
             self.hosts[i].progress.proves = true;
             self.fix(i, t, vec![change], working);
@@ -315,7 +315,7 @@ impl<S: Shell> Reconciler<S> {
                 }
                 result => {
                     (work.stale, work.lost) = (std::mem::take(&mut work.disturbed), 0);
-                    self.heard(i, result);
+                    self.take_answers(i, result);
                     self.judge_suspected(i);
                 }
             },

@@ -8,7 +8,7 @@
 
 use std::collections::BTreeSet;
 
-use super::rest::for_nodes;
+use super::turn::for_nodes;
 use super::{Host, Reconciler};
 use crate::fleet::Blocked;
 use crate::machine::Machine;

@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use super::limits::Limits;
 use super::work::{Failure, FailureScope};
 use super::{Host, Reconciler};
-use crate::diagnosis::{self, Finding, Heard};
+use crate::diagnosis::{self, Finding, NodeLogs};
 use crate::error::{Error, Kind};
 use crate::plan;
 use crate::report::Event;
@@ -48,12 +48,12 @@ impl<S: Shell> Reconciler<S> {
             concerns[i] = std::iter::once(i).chain(about).chain(api).collect();
             concerns[i].dedup();
         }
-        let heard = self.hear(&concerns).await;
+        let logs = self.read_logs(&concerns).await;
         for (i, nodes) in concerns.iter().enumerate().filter(|(_, nodes)| !nodes.is_empty()) {
             let Some(error) = self.hosts[i].quarantined.take() else { continue };
-            let mut all: Vec<Heard> = nodes.iter().filter_map(|n| heard[*n].clone()).collect();
+            let mut all: Vec<NodeLogs> = nodes.iter().filter_map(|n| logs[*n].clone()).collect();
             if all.first().is_none_or(|own| own.node != self.hosts[i].node.name) {
-                all.insert(0, Heard { node: self.hosts[i].node.name.clone(), lines: vec![] });
+                all.insert(0, NodeLogs { node: self.hosts[i].node.name.clone(), lines: vec![] });
             }
             let own = all.remove(0).with_error(&error);
             all.insert(0, own);
@@ -68,12 +68,12 @@ impl<S: Shell> Reconciler<S> {
             let node = self.hosts[i].node.name.clone();
             findings.into_iter().for_each(|finding| self.events.tell(cause(node.clone(), finding)));
         }
-        self.heard = heard.into_iter().flatten().collect();
+        self.logs = logs.into_iter().flatten().collect();
     }
 
     /// Asks each machine that a failure concerns, and returns what it says.
-    async fn hear(&mut self, concerns: &[Vec<usize>]) -> Vec<Option<Heard>> {
-        let mut heard: Vec<Option<Heard>> = self.hosts.iter().map(|_| None).collect();
+    async fn read_logs(&mut self, concerns: &[Vec<usize>]) -> Vec<Option<NodeLogs>> {
+        let mut logs: Vec<Option<NodeLogs>> = self.hosts.iter().map(|_| None).collect();
         let mut asking = JoinSet::new();
         for i in 0..self.hosts.len() {
             let troubled = concerns.iter().enumerate().filter(|(_, nodes)| nodes.contains(&i));
@@ -98,10 +98,10 @@ impl<S: Shell> Reconciler<S> {
             if let Ok((i, Some(output))) = done {
                 let said = String::from_utf8_lossy(&output.stdout);
                 let said = secret::hide(&said);
-                heard[i] = Some(Heard::read(&self.hosts[i].node.name, &said));
+                logs[i] = Some(NodeLogs::read(&self.hosts[i].node.name, &said));
             }
         }
-        heard
+        logs
     }
 
     /// The last questions and answers of all hosts: node, question, answer.
@@ -116,8 +116,8 @@ impl<S: Shell> Reconciler<S> {
     }
 
     /// The logs and states that machines reported after something failed, without secrets.
-    pub fn heard_of_failures(&self) -> &[Heard] {
-        &self.heard
+    pub fn failure_logs(&self) -> &[NodeLogs] {
+        &self.logs
     }
 }
 
@@ -126,7 +126,7 @@ impl<S: Shell> Reconciler<S> {
 fn explained(
     mut error: Error,
     findings: &[Finding],
-    mut heard: Vec<Heard>,
+    mut logs: Vec<NodeLogs>,
     about: &BTreeSet<String>,
 ) -> Error {
     if !findings.is_empty() {
@@ -135,14 +135,14 @@ fn explained(
         return error.because_above_all(diagnosis::lines(findings).join("\n"));
     }
     match about.is_empty() {
-        true => heard.truncate(1),
-        false => heard.retain(|heard| about.contains(&heard.node)),
+        true => logs.truncate(1),
+        false => logs.retain(|logs| about.contains(&logs.node)),
     }
-    let last = diagnosis::last_words(&heard);
+    let last = diagnosis::last_words(&logs);
     if last.is_empty() || gives_a_reason(&error) {
         return error;
     }
-    error.because("no known cause; last lines of the logs:").heard(last.join("\n"))
+    error.because("no known cause; last lines of the logs:").quoting(last.join("\n"))
 }
 
 /// Whether the failed fix said more than that it had waited. Then the last words of machines add nothing to it.

@@ -27,7 +27,7 @@ impl<S: Shell> Reconciler<S> {
             match done {
                 Some(Ok((i, Ok(said)))) => {
                     self.hosts[i].progress.stale = false;
-                    self.heard(i, Ok(said));
+                    self.take_answers(i, Ok(said));
                 }
                 // ironstrap does not judge a node that does not answer now.
                 Some(_) => {}

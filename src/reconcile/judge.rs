@@ -88,7 +88,7 @@ impl<S: Shell> Reconciler<S> {
         &self,
         i: usize,
         fleet: &Fleet,
-        mut read: impl FnMut(&[plan::Judged]) -> T,
+        mut read: impl FnMut(&[plan::Answered]) -> T,
     ) -> Result<Vec<T>> {
         let host = &self.hosts[i];
         let nothing = || self.stages.iter().map(|_| T::default()).collect();
@@ -97,7 +97,7 @@ impl<S: Shell> Reconciler<S> {
         let mut answers = host.answers.iter();
         let speaks = self.api_host_of(fleet) == Some(i);
         let judged = self.stages.iter().zip(&wants).map(|(stage, wants)| {
-            let pairs: Vec<plan::Judged> = wants
+            let pairs: Vec<plan::Answered> = wants
                 .iter()
                 .zip(answers.by_ref())
                 .map(|((step, want), answer)| (*step, want, answer))

@@ -115,7 +115,7 @@ impl<S: Shell> Reconciler<S> {
         }
         if output.status != 0 {
             let error = Error::new(Kind::Failed, "cannot take the lease of the machine").on(&host.node.name);
-            return Err(error.heard(String::from_utf8_lossy(&output.stderr)));
+            return Err(error.quoting(String::from_utf8_lossy(&output.stderr)));
         }
         host.progress.holds = true;
         // The lease in its last answer is older than this one.

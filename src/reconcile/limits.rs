@@ -142,7 +142,7 @@ mod tests {
 
     fn changes(wants: &[Want]) -> Vec<Change> {
         let answer = Answer::Said("no".into());
-        let judged: Vec<plan::Judged> = wants.iter().map(|want| (&TOY, want, &answer)).collect();
+        let judged: Vec<plan::Answered> = wants.iter().map(|want| (&TOY, want, &answer)).collect();
         plan::changes(&judged, &mut BTreeSet::new())
     }
 

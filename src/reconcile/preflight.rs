@@ -113,7 +113,7 @@ fn preflight_errors<'a>(node: &'a Node, preflight: &'a [Change]) -> impl Iterato
             Kind::Unknown,
             format!("cannot determine whether {}", crate::plan::after_whether(&change.that)),
         )
-        .heard(why)
+        .quoting(why)
         .hint(CANNOT_TELL),
         (_, Fix::ByHand(hint)) => {
             let error = Error::new(Kind::Refused, format!("requirement not met: {}", change.that)).hint(hint);

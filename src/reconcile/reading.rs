@@ -90,10 +90,10 @@ impl<S: Shell> Reconciler<S> {
         events: Events,
     ) -> Result<Self> {
         let stages = operation.stages();
-        Self::read(operation, stages, known, shells, run, events)
+        Self::with_stages(operation, stages, known, shells, run, events)
     }
 
-    pub(super) fn read(
+    pub(super) fn with_stages(
         operation: Operation,
         stages: Vec<Stage>,
         (cluster, pki): (Arc<Cluster>, ClusterPki),
@@ -136,7 +136,7 @@ impl<S: Shell> Reconciler<S> {
                 progress: work::HostProgress::default(),
             });
         }
-        let (open, unregistered, unmanaged_nodes, ranges, heard) = Default::default();
+        let (open, unregistered, unmanaged_nodes, ranges, logs) = Default::default();
         Ok(Reconciler {
             cluster,
             operation,
@@ -148,7 +148,7 @@ impl<S: Shell> Reconciler<S> {
             observes_only: false,
             places,
             unmet: open,
-            heard,
+            logs,
             unregistered,
             unmanaged_nodes,
             tried: vec![],

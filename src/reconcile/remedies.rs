@@ -79,14 +79,14 @@ pub(super) fn failure(change: &Change, status: i32, said: &VecDeque<String>) -> 
     if let Some(hint) = said.iter().rev().find_map(|line| of(line.strip_prefix(BY_HAND)?)) {
         let reasons = said.iter().filter_map(|line| line.strip_prefix(REASON));
         let error = error.because(format!("exit {status}; the machine says:"));
-        let error = reasons.fold(error, |error, reason| error.heard(reason));
+        let error = reasons.fold(error, |error, reason| error.quoting(reason));
         return error.hint(format!("{hint}; then run the command again"));
     }
     let words = tail(said);
     let last = if words.is_empty() { "without output" } else { "last output:" };
     error
         .because(format!("exit {status}, {last}"))
-        .heard(words)
+        .quoting(words)
         .hint("fix the cause and run the command again; it resumes")
 }
 

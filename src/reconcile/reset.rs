@@ -119,7 +119,7 @@ impl<S: Shell> Reconciler<S> {
         };
         let hint = if let Fix::ByHand(hint) = &change.fix { hint.as_str() } else { "" };
         let error = refused(operations::remove::refusal(&change.id));
-        Ok(error.map(|e| e.heard(&change.have).hint(hint)))
+        Ok(error.map(|e| e.quoting(&change.have).hint(hint)))
     }
 
     /// The error for a control plane that is reset while other nodes stay. They would lose the cluster, or etcd would lose

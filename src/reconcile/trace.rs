@@ -87,8 +87,8 @@ impl<S: Shell> Shell for TracedShell<S> {
         self.shell.host_key()
     }
 
-    async fn rest(&self) {
-        self.shell.rest().await;
+    async fn disconnect(&self) {
+        self.shell.disconnect().await;
     }
 }
 

@@ -168,8 +168,8 @@ async fn ask_once<S: Shell>(shell: Arc<TracedShell<S>>, asks: &[Ask], limits: &L
     let (machine, answers) = probe::answers(&output.stdout, &asks, &boundary).map_err(|why| {
         let cut = why.starts_with(probe::BREAKS_OFF);
         Error::new(Kind::Unknown, "cannot read the answer of the machine")
-            .heard(why)
-            .heard(String::from_utf8_lossy(&output.stderr))
+            .quoting(why)
+            .quoting(String::from_utf8_lossy(&output.stderr))
             .hint(match cut {
                 true => "check whether a disk or the memory is full there, and what ends a long-running shell (`ssh` to it, then sh -s); its shell ended too early, and nothing was changed",
                 false => "find out which program or file of the machine prints these words, and who changed it; they answer no question, and nothing was changed",
@@ -251,8 +251,8 @@ async fn try_fix<S: Shell>(
     let bounds = shell.limits().fixes(run, changes, *left);
     let output = shell
         .run_within(&script, &bounds, &mut |piece| {
-            for heard in parser.hear(piece) {
-                match heard {
+            for line in parser.feed(piece) {
+                match line {
                     OutputLine::Started(i) => {
                         at = changes.get(i);
                         said.clear();
@@ -293,8 +293,8 @@ async fn try_fix<S: Shell>(
         let broke = output.status != 0;
         broke.then(|| {
             Error::new(Kind::Failed, format!("the script of fixes failed with exit code {}", output.status))
-                .heard(tail(&said))
-                .heard(String::from_utf8_lossy(&output.stderr))
+                .quoting(tail(&said))
+                .quoting(String::from_utf8_lossy(&output.stderr))
                 .into()
         })
     });
@@ -354,8 +354,8 @@ pub(super) async fn attach<S: Shell>(
     events.tell(Event::Attached { node: node.clone(), unit: unit.clone() });
     let (mut parser, mut told) = (OutputParser::new(&boundary), 0);
     let mut heard = |piece: &[u8]| {
-        for heard in parser.hear(piece) {
-            match heard {
+        for line in parser.feed(piece) {
+            match line {
                 OutputLine::Said(line) => tell(&node, &line, &mut told, &events),
                 OutputLine::Waits(for_what) => tell_wait(&node, for_what, &mut told, &events),
                 OutputLine::Started(_) | OutputLine::Done(..) => {}

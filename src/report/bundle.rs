@@ -2,7 +2,7 @@
 //! it to a file.
 
 use super::Event;
-use crate::diagnosis::Heard;
+use crate::diagnosis::NodeLogs;
 use crate::error::{Error, QUOTE, indented};
 use crate::secret::Shown;
 
@@ -15,7 +15,7 @@ pub struct Bundle<'a> {
     pub answers: Vec<(String, String, String)>,
     pub events: &'a [Event],
     pub errors: &'a [Error],
-    pub heard: Vec<Heard>,
+    pub logs: Vec<NodeLogs>,
 }
 
 impl Bundle<'_> {
@@ -31,9 +31,9 @@ impl Bundle<'_> {
         section(&mut text, "answers", self.answers.iter().map(answer));
         let events = self.events.iter().map(super::exit::json_line);
         section(&mut text, "events", events);
-        for heard in &self.heard {
+        for logs in &self.logs {
             let line = |(place, line): &(String, String)| quoted(&format!("{place}\t{line}"));
-            section(&mut text, &format!("logs of {}", heard.node), heard.lines.iter().map(line));
+            section(&mut text, &format!("logs of {}", logs.node), logs.lines.iter().map(line));
         }
         Shown::of(&text)
     }

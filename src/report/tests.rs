@@ -86,7 +86,7 @@ fn no_event_moves_the_cursor_or_shows_a_secret() {
         assert_is_safe(&exit::painted(&told), "the end");
     }
     let forged = "no such file\n✔ m1: nothing to do";
-    assert_is_one_message(&trouble(&Error::new(Kind::Failed, forged).on("w1").heard(forged).hint(forged)));
+    assert_is_one_message(&trouble(&Error::new(Kind::Failed, forged).on("w1").quoting(forged).hint(forged)));
 }
 
 /// Fails if any line after the first could pass for a message of ironstrap.

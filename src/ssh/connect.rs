@@ -16,7 +16,7 @@ use super::auth::{self, Entry, Login};
 use super::deadline::PausableTimeout;
 use super::dial::{Hop, Program, Stage, dial};
 use super::escalation::Escalation;
-use super::greeting::Heard;
+use super::greeting::NodeLogs;
 use super::host_key::{DisconnectMessage, HostKeyVerifier, Shown, Trouble, last_words};
 use super::offer::{self, Certificates};
 use super::route::{Route, Via};
@@ -61,7 +61,7 @@ pub(super) struct ConnectRequest<'a> {
     pub whose: String,
     pub route: Arc<Route>,
     /// The bytes that came before the SSH greeting, or in place of one.
-    pub heard: Heard,
+    pub heard: NodeLogs,
 }
 
 type Connecting<'a> = Pin<Box<dyn Future<Output = Result<Connection>> + Send + 'a>>;
@@ -228,8 +228,8 @@ async fn no_greeting(
     if let Some(program) = program {
         let told =
             Error::new(Kind::Unreachable, "the ProxyCommand of your ssh_config does not reach an SSH server");
-        let told = program.words().await.into_iter().chain(first_line).fold(told, Error::heard);
-        return told.heard(error.to_string()).hint(format!("compare with: {by_hand}"));
+        let told = program.words().await.into_iter().chain(first_line).fold(told, Error::quoting);
+        return told.quoting(error.to_string()).hint(format!("compare with: {by_hand}"));
     }
     if let Some(line) = request.heard.stranger() {
         return another_server(request, &line);
@@ -242,8 +242,8 @@ async fn no_greeting(
         false => (format!("{address} accepts the connection, but the SSH handshake fails"), "compare with:"),
     };
     let told = Error::new(Kind::Unreachable, what);
-    let told = first_line.into_iter().fold(told, Error::heard).heard(error.to_string());
-    let told = last_words(parting).into_iter().fold(told, |told, why| told.heard(why));
+    let told = first_line.into_iter().fold(told, Error::quoting).quoting(error.to_string());
+    let told = last_words(parting).into_iter().fold(told, |told, why| told.quoting(why));
     told.hint(format!("{hint} {by_hand}"))
 }
 
@@ -252,7 +252,7 @@ fn another_server(request: &ConnectRequest, line: &str) -> Error {
     let (address, by_hand) = (request.route.address(), request.route.by_hand());
     Error::new(Kind::Unreachable, format!("{address} does not answer as an SSH server"))
         .because("its answer begins:")
-        .heard(line)
+        .quoting(line)
         .hint(format!(
             "check the port {} of {}; compare with: {by_hand}",
             request.route.port, request.route.host

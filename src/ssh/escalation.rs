@@ -172,7 +172,7 @@ impl Escalation {
             _ => (format!("sudo does not let {user} become root"), sudoers),
         };
         let told = Error::new(Kind::Unreachable, what).because(format!("command: {}", self.command()));
-        let told = [words, noise].into_iter().filter(|said| !said.is_empty()).fold(told, Error::heard);
+        let told = [words, noise].into_iter().filter(|said| !said.is_empty()).fold(told, Error::quoting);
         let status = format!("exit {}; nothing was run", said.status);
         told.because(status).hint(hint)
     }

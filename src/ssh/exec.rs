@@ -140,7 +140,7 @@ impl ExecError {
         match self {
             ExecError::Lost(why) => {
                 Error::new(Kind::Lost, "the connection was lost while a script was running")
-                    .heard(parting.unwrap_or(&why))
+                    .quoting(parting.unwrap_or(&why))
                     .hint("the outcome is unknown: run the command again; it first checks the current state")
             }
             ExecError::Refused => Error::new(Kind::Unreachable, "the server does not run commands")
@@ -182,6 +182,6 @@ fn silent(what: String) -> Error {
 /// The error if the server opens no channel for a script.
 pub(super) fn no_session(error: &russh::Error) -> Error {
     Error::new(Kind::Unreachable, "the server does not open a session")
-        .heard(error.to_string())
+        .quoting(error.to_string())
         .hint("check MaxSessions in its sshd_config, or its journal; nothing was run")
 }

@@ -21,9 +21,9 @@ const TURNED_AWAY: [&str; 2] = ["Exceeded MaxStartups", "Not allowed at this tim
 
 /// The beginning of a server's answer.
 #[derive(Clone, Default)]
-pub(super) struct Heard(Arc<Mutex<Vec<u8>>>);
+pub(super) struct NodeLogs(Arc<Mutex<Vec<u8>>>);
 
-impl Heard {
+impl NodeLogs {
     /// Returns a stream that records its beginning here, in place of an earlier record.
     pub fn listen(&self, stream: Box<dyn Duplex>) -> Box<dyn Duplex> {
         self.bytes().clear();
@@ -53,7 +53,7 @@ impl Heard {
 
 struct Listening {
     stream: Box<dyn Duplex>,
-    heard: Heard,
+    heard: NodeLogs,
     listens: bool,
 }
 
@@ -91,8 +91,8 @@ impl AsyncWrite for Listening {
 mod tests {
     use super::*;
 
-    fn heard(bytes: &[u8]) -> Heard {
-        let heard = Heard::default();
+    fn heard(bytes: &[u8]) -> NodeLogs {
+        let heard = NodeLogs::default();
         heard.bytes().extend(bytes);
         heard
     }

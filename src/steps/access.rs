@@ -64,7 +64,7 @@ fn no_stale_node(cx: &Cx, name: &str) -> Want {
     let node = name.to_string();
     Want::new("bootstrap.earlier-machine", format!("no Node {name} of an earlier machine is left"))
         .of(name)
-        .subjects([name.to_string()])
+        .about([name.to_string()])
         .asks(Ask::Objects(vec![Object::node(name)]))
         .judged_object(move |present| match present.is_none() || !stale {
             true => Verdict::Holds,
@@ -83,7 +83,7 @@ fn no_stale_member(cx: &Cx, node: &Node) -> Want {
     let (name, ip) = (node.name.clone(), node.ip);
     Want::new("bootstrap.earlier-member", format!("no etcd member {name} of an earlier machine is left"))
         .of(&name)
-        .subjects([name.clone()])
+        .about([name.clone()])
         .asks(Ask::api_in_turn(etcd::ask(etcd::MEMBERS)))
         .judged_presence(move |list| {
             let have = match list.map(|list| (etcd::members(list), list)) {

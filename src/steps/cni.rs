@@ -22,7 +22,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     let ran = cx.machine.is_member() && cx.machine.has("flannel");
     Ok(vec![
         Want::file("cni.config", "containerd has flannel's CNI configuration", CONFIG, 0o644, &conflist(cx.cluster)?)
-            .at_most()
+            .allow_narrower_mode()
             .only(ran)
             .nothing_to_undo(WITH_THE_MEMBER),
         packaged(cx.cluster).only(cx.machine.is_member()).nothing_to_undo(WITH_THE_MEMBER),

@@ -25,7 +25,7 @@ fn as_said(cx: &Cx, node: &Node) -> Want {
     Want::new("labels.node", format!("{} has its labels and taints", node.name))
         .of(&node.name)
         .asks(Ask::Objects(vec![Object::node(&node.name), Object::notes()]))
-        .subjects([node.name.clone()])
+        .about([node.name.clone()])
         .judged_objects(move |objects| {
             let (object, note) = read(objects);
             let (have, want) = compare(&wanted, object, note);

@@ -73,7 +73,7 @@ pub enum Needs {
     AfterInit,
     /// Every other node of the run is done with its other stages. So no fix runs that could change the answers. Such stages
     /// come last, after the cluster's own stages, and nothing waits for them.
-    Rest,
+    OthersDone,
 }
 
 pub const STAGES: &[Stage] = &[
@@ -131,7 +131,7 @@ pub const STAGES: &[Stage] = &[
         name: "packets",
         on: On::Every,
         via: Via::Node,
-        needs: Needs::Rest,
+        needs: Needs::OthersDone,
         steps: &[packets::STEP, settings::STEP],
     },
 ];
@@ -139,7 +139,7 @@ pub const STAGES: &[Stage] = &[
 impl Stage {
     /// Whether the stage is about one machine alone, and does not depend on the state of the others.
     pub fn is_own(&self) -> bool {
-        self.via == Via::Node && self.needs != Needs::Rest
+        self.via == Via::Node && self.needs != Needs::OthersDone
     }
 
     pub fn is_asked_of(&self, node: &Node) -> bool {

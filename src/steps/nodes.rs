@@ -97,7 +97,7 @@ fn pressed(cx: &Cx, node: &Node) -> Want {
     let hints = PRESSURE.map(|(name, hint)| format!("{name}: {hint}")).join("; ");
     Want::new("nodes.pressure", format!("{} is under no pressure", node.name))
         .of(&node.name)
-        .subjects([node.name.clone()])
+        .about([node.name.clone()])
         .asks(Ask::Objects(vec![Object::node(&node.name)]))
         .judged_object(move |node| {
             let have = node.map(pressures).unwrap_or_default();
@@ -159,7 +159,7 @@ fn about(
 ) -> Want {
     let waits = cx.fleet.before_ready(&node.name);
     let asks = Want::new(id, that).of(&node.name).asks(Ask::Objects(vec![Object::node(&node.name)]));
-    let want = asks.subjects([node.name.clone()]).judged_object(move |node| {
+    let want = asks.about([node.name.clone()]).judged_object(move |node| {
         let (holds, have) = node.map_or_else(|| (false, "not registered".into()), &test);
         match &waits {
             _ if holds => Verdict::Holds,
@@ -321,7 +321,7 @@ fn dns(cx: &Cx) -> Want {
              # The controller waits longer each time. A change of the ReplicaSet makes it try at once.\n\
              [ $((tries % 5)) != 0 ] || for to in =yes -; do\n\
              kubectl -n kube-system annotate replicasets -l k8s-app=kube-dns --overwrite \"ironstrap.dev/again$to\" >/dev/null 2>&1 || :\ndone\n\
-             tries=$((tries + 1))\n[ $tries -lt 15 ] || { echo \"reason: $said\"; echo 'by hand: new-pods'; exit 1; }\nrenew\nsleep 1\ndone\n\
+             tries=$((tries + 1))\n[ $tries -lt 15 ] || { echo \"reason: $said\"; echo 'by hand: new-pods'; exit 1; }\nrenew_lease\nsleep 1\ndone\n\
              retry dns_up",
             cluster = within_the_cluster(cx),
             at_once = rollout::at_once(&[coredns]),
@@ -329,7 +329,7 @@ fn dns(cx: &Cx) -> Want {
         ))
         .eventually()
         // These machines may also tell why DNS does not answer.
-        .subjects(nodes.filter(|_| cx.cluster.nodes.len() <= packets::ALL).map(|node| node.name.clone()))
+        .about(nodes.filter(|_| cx.cluster.nodes.len() <= packets::ALL).map(|node| node.name.clone()))
         .nothing_to_undo(WITH_THE_CLUSTER)
 }
 

@@ -298,7 +298,7 @@ fn server(cx: &Cx, n: usize, plane: &Node) -> Want {
             _ => Verdict::Holds,
         },
     );
-    want.of(&plane.name).subjects([cx.node.name.clone(), plane.name.clone()])
+    want.of(&plane.name).about([cx.node.name.clone(), plane.name.clone()])
 }
 
 fn dns(cx: &Cx) -> Want {
@@ -322,7 +322,7 @@ fn dns(cx: &Cx) -> Want {
     );
     // DNS pods may be on these nodes, so these machines also tell why.
     let others = asked_about(cx.cluster, cx.node);
-    want.subjects(std::iter::once(cx.node).chain(others).map(|node| node.name.clone()))
+    want.about(std::iter::once(cx.node).chain(others).map(|node| node.name.clone()))
 }
 
 fn pods(cx: &Cx, node: &Node) -> Want {
@@ -349,7 +349,7 @@ fn pods(cx: &Cx, node: &Node) -> Want {
             }
         },
     );
-    want.of(&node.name).subjects([node.name.clone()])
+    want.of(&node.name).about([node.name.clone()])
 }
 
 /// The first node that is not ready, if any, and what it waits for. DNS pods may be on any node, even on one that is away.

@@ -23,7 +23,7 @@ fn file(file: crate::pki::File) -> Want {
         true => certificate(that, &file.path, file.text),
         false => Want::secret_file("pki.file", that, &file.path, file.mode, file.text),
     };
-    want.of(name).at_most()
+    want.of(name).allow_narrower_mode()
 }
 
 /// The want for a certificate file. A certificate is public, so that the report can describe a change in words.
@@ -50,5 +50,5 @@ fn authority(cx: &Cx) -> Want {
         .of("ca.crt")
         .only(cx.machine.is_member())
         .nothing_to_undo(WITH_THE_MEMBER)
-        .at_most()
+        .allow_narrower_mode()
 }

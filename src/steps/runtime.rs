@@ -33,8 +33,8 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     // The configuration is there before the package. So containerd starts with it, and needs no restart.
     let (that, text) = ("containerd's configuration matches the inventory", config(cluster)?);
     let mut wants = vec![match cluster.registry_logins().is_empty() {
-        true => Want::file("runtime.config", that, CONFIG, 0o644, &text).at_most(),
-        false => Want::secret_file("runtime.config", that, CONFIG, 0o600, &text).at_most(),
+        true => Want::file("runtime.config", that, CONFIG, 0o644, &text).allow_narrower_mode(),
+        false => Want::secret_file("runtime.config", that, CONFIG, 0o600, &text).allow_narrower_mode(),
     }];
     for registry in &cluster.registries {
         wants.extend(mirrors(registry)?);
@@ -197,11 +197,11 @@ fn mirrors(registry: &Registry) -> Result<Vec<Want>> {
     };
     let that = format!("images of {host} come from {from}");
     let path = format!("{CERTS}/{host}/hosts.toml");
-    let hosts = Want::file("runtime.mirrors", that, &path, 0o644, &text).of(host).at_most();
+    let hosts = Want::file("runtime.mirrors", that, &path, 0o644, &text).of(host).allow_narrower_mode();
     let ca = ca.zip(registry.ca.as_ref()).map(|(path, text)| {
         Want::file("runtime.registry-ca", format!("containerd trusts {whose}"), &path, 0o644, text)
             .of(host)
-            .at_most()
+            .allow_narrower_mode()
     });
     Ok(std::iter::once(hosts).chain(ca).collect())
 }

@@ -232,7 +232,7 @@ fn served_by(cx: &Cx, cluster: &Arc<Cluster>, node: &Node) -> Want {
         format!("the kubelet of {} has a serving certificate", node.name),
     )
     .of(&node.name)
-    .subjects([node.name.clone()])
+    .about([node.name.clone()])
     .judged(move |answer| {
         let have = match looked(answer) {
             Err(why) => return Verdict::Unknown(why),

@@ -64,7 +64,7 @@ fn asking(cx: &Cx) -> Want {
             KUBELETS = Sh::raw(KUBELETS),
             names = Sh::words(names.iter().map(String::as_str))
         )))
-        .subjects(names)
+        .about(names)
         .judged(move |answer| {
             if !is_member {
                 return Verdict::Holds;
@@ -111,7 +111,7 @@ fn running_with(cx: &Cx) -> Result<Want> {
         .nothing_to_undo(WITH_THE_MEMBER)
         .disrupts()
         // The control plane that asks this kubelet asks it again, even if the run is limited to other nodes.
-        .subjects(asker(cx.cluster, cx.node))
+        .about(asker(cx.cluster, cx.node))
         .invalidates())
 }
 

@@ -349,7 +349,7 @@ fn replaced(world: &World) {
 fn no_script_left(world: &World) {
     let lib = include_str!("../../templates/lib.sh");
     let script = format!(
-        "set -eu\n{lib}\nmkdir -p $RUN; mine=ffff\n\
+        "set -eu\n{lib}\nmkdir -p $RUN; lease_run=ffff\n\
          ( until [ -e $RUN/toy.ffff.sh ]; do sleep 0.1; done; systemctl kill -s KILL ironstrap-toy ) &\n\
          run_as_unit toy 1 <<'END' || :\nsleep 600\nEND\nls $RUN; rm -f $RUN/toy.ffff.*"
     );

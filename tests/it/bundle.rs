@@ -2,7 +2,7 @@
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use ironstrap::diagnosis::Heard;
+use ironstrap::diagnosis::NodeLogs;
 use ironstrap::error::{Error, Kind};
 use ironstrap::report::bundle::Bundle;
 use ironstrap::report::{Event, Events, detail};
@@ -25,7 +25,7 @@ fn a_report_has_all_parts_and_no_secrets() {
         answers: vec![("w1".into(), "/etc/hosts".into(), all.clone())],
         events: &[said],
         errors: &[error],
-        heard: vec![Heard { node: "w1".into(), lines }],
+        logs: vec![NodeLogs { node: "w1".into(), lines }],
     };
     let text = bundle.text().to_string();
     for part in [
@@ -54,8 +54,8 @@ fn a_machine_cannot_forge_lines_of_a_report() {
         machines: vec![],
         answers: vec![("w1".into(), "/etc/hosts".into(), evil.into())],
         events: &[Event::Said { node: "w1".into(), line: evil.into() }],
-        errors: &[Error::new(Kind::Failed, evil).on("w1").heard(evil)],
-        heard: vec![Heard { node: "w1".into(), lines }],
+        errors: &[Error::new(Kind::Failed, evil).on("w1").quoting(evil)],
+        logs: vec![NodeLogs { node: "w1".into(), lines }],
     };
     let text = bundle.text().to_string();
     let forged = |line: &&str| line.trim_start().starts_with("hint:");

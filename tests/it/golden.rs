@@ -135,7 +135,7 @@ impl Untouched {
         let wants = self.wants(node);
         let wants: Vec<_> = wants.iter().filter(|(stage, ..)| of(stage)).collect();
         let answers: Vec<Answer> = wants.iter().map(|(.., want)| new_machine_answer(want)).collect();
-        let judged: Vec<plan::Judged> =
+        let judged: Vec<plan::Answered> =
             wants.iter().zip(&answers).map(|((_, step, want), answer)| (steps[step], want, answer)).collect();
         plan::changes(&judged, &mut Default::default())
     }
@@ -277,7 +277,7 @@ fn the_plan_and_the_scripts_of_a_reset_match() {
     for stage in reset::stages().iter().filter(|stage| stage.is_asked_of(node)) {
         let wants = reset::wants(stage, &cx).unwrap();
         let answers: Vec<Answer> = wants.iter().map(|(_, want)| reset_answer(want)).collect();
-        let judged: Vec<plan::Judged> =
+        let judged: Vec<plan::Answered> =
             wants.iter().zip(&answers).map(|((step, want), answer)| (*step, want, answer)).collect();
         let changes = plan::changes(&judged, &mut Default::default());
         let script = ledger::fix(&run, None, &changes.iter().collect::<Vec<_>>(), BOUNDARY);

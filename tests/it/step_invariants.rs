@@ -321,7 +321,7 @@ fn every_reset_script_can_be_parsed_by_every_shell() {
     let mut scripts: BTreeMap<Sh, String> = BTreeMap::new();
     each_back(|whose, stage, back| {
         let unknown = Answer::Unknown("nobody asked".into());
-        let judged: Vec<plan::Judged> = back.iter().map(|(step, want)| (*step, want, &unknown)).collect();
+        let judged: Vec<plan::Answered> = back.iter().map(|(step, want)| (*step, want, &unknown)).collect();
         let changes = plan::changes(&judged, &mut Default::default());
         let script = ledger::fix(&run, None, &changes.iter().collect::<Vec<_>>(), BOUNDARY);
         scripts.entry(script).or_insert(format!("{whose}: {}", stage.name));

@@ -22,7 +22,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::support::command::command;
 use crate::support::root::Root;
-use crate::support::{lab, pipe, pki, run, shells};
+use crate::support::{lab, pki, run, shells, tools};
 
 /// Ports of Kubernetes, and the ports that the tests use instead. If something on this machine checks whether the ports
 /// of Kubernetes are free, it must not find the tests there.
@@ -51,6 +51,7 @@ impl Shell for Here {
         let piped = (Stdio::piped(), Stdio::piped(), Stdio::piped());
         let mut child = tokio::process::Command::new("/bin/sh")
             .arg("-s")
+            .env("PATH", tools::path())
             .stdin(piped.0)
             .stdout(piped.1)
             .stderr(piped.2)
@@ -136,7 +137,7 @@ async fn findings_of_two(odd: &[(&str, &str)], kubernetes: &str, web: u16) -> (S
     let shells = vec![shell(&[]), shell(odd)];
     let mut work = Reconciler::new(Arc::new(cluster), &STAGES[..1], pki, shells, run, events).unwrap();
     // One machine at a time. Listeners do not count, or the probes would never start.
-    work.at_most(1);
+    work.limit_connections(1);
     work.observe().await;
     work.run_active_checks().await;
     let ours = ["Reach", "Sources", "Fsync", "MTU"].map(|name| format!("\"{name}\""));
@@ -332,7 +333,7 @@ fn fsync(dd: &str, seconds: u64) -> std::result::Result<String, String> {
         .replace("timeout 10 dd", &format!("sh {root}/dd"))
         .replace("fsync_now + 5))", &format!("fsync_now + {seconds}))"));
     assert!(script.contains(&format!("d={root}")) && script.contains("conv=notrunc,fdatasync"), "{script}");
-    let output = pipe(&mut std::process::Command::new("sh"), &format!("set -eu\n{script}"));
+    let output = run("sh", &format!("set -eu\n{script}"));
     assert_eq!(std::fs::read_dir(folder.path().join("var/lib")).unwrap().count(), 0, "something is left");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap().trim_end().to_string();
     if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
@@ -378,7 +379,7 @@ fn the_disk_check_follows_no_planted_link() {
                 true => std::os::unix::fs::symlink(&victim, &name).unwrap(),
                 false => std::fs::hard_link(&victim, &name).unwrap(),
             }
-            let output = pipe(&mut std::process::Command::new(shell), &format!("set -eu\n{script}"));
+            let output = run(shell, &format!("set -eu\n{script}"));
             assert!(!output.status.success() && output.stdout.is_empty(), "{shell}: {output:?}");
             assert_eq!(std::fs::read_to_string(&victim).unwrap(), "root:x", "{shell}");
         }

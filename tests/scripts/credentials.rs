@@ -12,7 +12,7 @@ use ironstrap::step::{Ask, Fix, Want};
 use time::OffsetDateTime;
 
 use crate::support::command::program;
-use crate::support::{self, pipe, pki};
+use crate::support::{self, pki};
 
 const SECRET: &str = "hunter2";
 
@@ -107,10 +107,7 @@ fn no_command_line_has_a_credential() {
         for ask in active_checks::alone(&cluster, &cluster.nodes[0], false).into_iter().take(2) {
             let Ask::Shell(script) = ask else { panic!() };
             let script = script.replace("/usr/lib/apt/apt-helper", &helper.display().to_string());
-            let output = pipe(
-                std::process::Command::new(shell).arg("-s"),
-                &format!("set -eu\n{{ {script}\n}} </dev/null"),
-            );
+            let output = support::run(shell, &format!("set -eu\n{{ {script}\n}} </dev/null"));
             let said = String::from_utf8_lossy(&output.stdout).into_owned();
             assert!(!said.contains(SECRET), "{shell}: {said}");
         }

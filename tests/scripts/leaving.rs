@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::support::root::{Root, templates};
-use crate::support::{self, shells};
+use crate::support::{self, shells, tools};
 
 /// A machine whose scripts have the functions of leaving. The commands that would change a machine do nothing.
 fn new_root() -> Root {
@@ -272,7 +272,7 @@ fn only_the_folder_that_etcd_used_is_deleted() {
 fn mounted_folders_are_not_entered() {
     let private = |shell: &str| {
         let mut unshare = Command::new("unshare");
-        unshare.args(["--mount", "--propagation", "private", shell, "-s"]);
+        unshare.args(["--mount", "--propagation", "private", shell, "-s"]).env("PATH", tools::path());
         unshare
     };
     if !support::pipe(&mut private("sh"), "exit 0").status.success() {

@@ -617,7 +617,7 @@ fn a_silent_pod_under_a_network_policy_is_ignored() {
 #[test]
 fn a_fix_waits_briefly_for_its_answer() {
     for shell in support::shells() {
-        let stands = "renew() { :; }\nquestions() { echo x >>/run/n; if [ $(wc -l </run/n) -gt 1 ]; then echo 'dns reached'; else echo 'dns silent'; fi; }";
+        let stands = "renew_lease() { :; }\nquestions() { echo x >>/run/n; if [ $(wc -l </run/n) -gt 1 ]; then echo 'dns reached'; else echo 'dns silent'; fi; }";
         let files = [("run/n", ""), ("proc/net/dev", DEV)];
         let stands = stands.replace("WAIT_TIMEOUT=1", "");
         let good = run(shell, &files, &(stands.clone() + "\nWAIT_TIMEOUT=9"), "answered dns reached");
@@ -656,7 +656,7 @@ fn a_young_api_server_delays_the_restart_of_kube_proxy() {
     // The Service answers the third question.
     let stands = |age: u32| {
         format!(
-            "WAIT_TIMEOUT=60\nservice_answers() {{ echo x >>/run/n; [ $(wc -l </run/n) -ge 3 ]; }}\nrenew() {{ :; }}\nsleep() {{ :; }}\n\
+            "WAIT_TIMEOUT=60\nservice_answers() {{ echo x >>/run/n; [ $(wc -l </run/n) -ge 3 ]; }}\nrenew_lease() {{ :; }}\nsleep() {{ :; }}\n\
              daemon() {{ [ {age} = 0 ] || echo 7; }}\nlasting() {{ [ {age} -ge \"${{3:-5}}\" ]; }}\nrestart() {{ echo \"restart $3\"; }}\n"
         )
     };
@@ -701,7 +701,7 @@ fn statuses(made: &str) -> String {
 #[test]
 fn a_kubelet_gets_extra_time_to_notice_a_pod() {
     // Each call of `date` advances the clock by ten seconds.
-    let stands = "WAIT_TIMEOUT=300\ndate() { echo x >>/run/n; echo $(($(wc -l </run/n) * 10)); }\nsleep() { :; }\nrenew() { :; }\n";
+    let stands = "WAIT_TIMEOUT=300\ndate() { echo x >>/run/n; echo $(($(wc -l </run/n) * 10)); }\nsleep() { :; }\nrenew_lease() { :; }\n";
     for shell in support::shells() {
         for (pod, seconds) in [
             ("w1 Pending /", 60),
@@ -744,7 +744,7 @@ impl Made {
         let made = statuses(made);
         let pid = if from_within.is_empty() { ":" } else { "echo 77" };
         let stands = format!(
-            "renew() {{ :; }}\ndaemon() {{ :; {pid}; }}\ncommand() {{ :; }}\npods_of() {{ printf '{pods}\\n'; }}\n\
+            "renew_lease() {{ :; }}\ndaemon() {{ :; {pid}; }}\ncommand() {{ :; }}\npods_of() {{ printf '{pods}\\n'; }}\n\
              packets() {{ case ${{within-}} in '') printf '{from_here}\\n' ;; 'nsenter -t 77 -n') printf '{from_within}\\n' ;; esac; }}\n\
              kubectl() {{ case $* in\n*' delete '*) echo \"delete ${{7-}}\" >>/run/log ;;\n\
                create*) grep -o 'packets-[a-z0-9]*' | sed 's/^/create /' >>/run/log; [ -z '{refused}' ] || echo '{refused}' >&2 ;;\n\
@@ -775,8 +775,7 @@ fn a_dot_in_a_node_name_matches_only_a_dot() {
             said.contains("packets: pod:a.b is reached\n") && !said.contains("starts on a.b"),
             "{shell}: {said}"
         );
-        let stands =
-            "WAIT_TIMEOUT=1\nrenew() { :; }\nquestions() { printf 'pod:axb silent\\npod:a.b reached\\n'; }";
+        let stands = "WAIT_TIMEOUT=1\nrenew_lease() { :; }\nquestions() { printf 'pod:axb silent\\npod:a.b reached\\n'; }";
         let files = [("proc/net/dev", DEV)];
         let good = run(shell, &files, stands, "answered pod:a.b reached");
         assert_eq!(good, (true, String::new()), "{shell}");
@@ -886,7 +885,7 @@ fn probe_pods_run_only_on_nodes_in_scope() {
     let Fix::Run(script) = &want.fix else { panic!() };
     let call = format!("ask_nodes m1 '{}' m1 w1", cluster.pause_image());
     assert!(script.contains(&call) && !script.contains("m1 w1 w2"), "{script}");
-    assert_eq!(want.subjects, ["m1", "w1"]);
+    assert_eq!(want.about, ["m1", "w1"]);
     assert!(packets::made::asked(&cluster, m1, &[m1], &[w1]).is_none(), "no other node is in scope");
     assert_eq!(packets::made::reached("packets: pod:w1 is reached"), Some("w1"));
     let event = "packets: pod:w1 is not checked: words of an event, and w1 is reached";

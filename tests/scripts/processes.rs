@@ -367,7 +367,7 @@ fn a_silent_daemon_is_restarted_after_three_probes() {
         for (good_at, asked, restarts) in [(1, 1, 0), (3, 3, 0), (4, 4, 1)] {
             let place = Place::with(&[("run/ironstrap/n", ""), ("run/ironstrap/restarts", "")]);
             let stands = format!(
-                "renew() {{ :; }}\nsleep() {{ :; }}\nsteady() {{ :; }}\nlocal_asks() {{ local_asks=x; }}\n\
+                "renew_lease() {{ :; }}\nsleep() {{ :; }}\nsteady() {{ :; }}\nlocal_asks() {{ local_asks=x; }}\n\
                  systemctl() {{ case $1 in restart) echo >>/run/ironstrap/restarts ;; esac; }}\nrestart() {{ systemctl restart; }}\n\
                  packets() {{ echo >>/run/ironstrap/n; if [ $(wc -l </run/ironstrap/n) -ge {good_at} ]; then echo \"$of says 200 ok\"; else echo \"$of silent\"; fi; }}"
             );
@@ -387,7 +387,7 @@ fn a_silent_daemon_is_restarted_after_three_probes() {
 fn kube_proxy_in_the_wrong_mode_gets_a_new_pod() {
     for shell in support::shells() {
         let place = Place::with(&[("run/ironstrap/mode", "iptables\n"), ("run/ironstrap/asked", "")]);
-        let stands = "renew() { :; }\nlocal_asks() { local_asks=x; }\npackets() { echo \"proxy-mode says 200 $(cat /run/ironstrap/mode)\"; }\n\
+        let stands = "renew_lease() { :; }\nlocal_asks() { local_asks=x; }\npackets() { echo \"proxy-mode says 200 $(cat /run/ironstrap/mode)\"; }\n\
                       WAIT_TIMEOUT=9\ncommand() { case $* in kubectl*) echo \"$*\" >>/run/ironstrap/asked
                       if [ $(wc -l </run/ironstrap/asked) = 1 ]; then echo 'connect: connection refused' >&2; return 1; fi
                       echo nftables >/run/ironstrap/mode ;; esac; }";

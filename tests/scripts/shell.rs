@@ -33,7 +33,7 @@ use ironstrap::shell::PRELUDE;
 use ironstrap::step::{Answer, Ask, Back, Step, Undo, Want};
 
 use crate::support::root::{Root, templates};
-use crate::support::{pipe, run, sh, shells};
+use crate::support::{run, sh, shells};
 
 const BOUNDARY: &str = "--0123456789abcdef";
 
@@ -242,7 +242,7 @@ fn a_script_stops_at_the_first_failed_fix() {
         assert_eq!(output.status.code(), Some(1), "{shell}: {out}{}", text(&output.stderr));
         let mut parser = ledger::OutputParser::new(BOUNDARY);
         use ledger::OutputLine::{Done, Said, Started};
-        let heard = parser.hear(&output.stdout);
+        let heard = parser.feed(&output.stdout);
         assert_eq!(
             heard,
             [Started(0), Done(0, 0), Started(1), Said("before".into()), Done(1, 1)],
@@ -282,8 +282,9 @@ fn a_stricter_file_mode_is_kept_and_a_wider_one_fixed() {
     for shell in shells() {
         let root = new_root();
         let path = root.path("etc/cni/net.d/10-flannel.conflist").display().to_string();
-        let want =
-            Want::file("test.want", "it is ours", &path, 0o644, "{}\n").at_most().nothing_to_undo("a test");
+        let want = Want::file("test.want", "it is ours", &path, 0o644, "{}\n")
+            .allow_narrower_mode()
+            .nothing_to_undo("a test");
         for (text, mode, left) in [
             ("{}\n", 0o600, None),
             ("{}\n", 0o400, None),
@@ -361,12 +362,13 @@ fn retry_renews_the_lease_and_stops_when_it_is_lost() {
     for shell in shells() {
         let root = new_root();
         let tries = "try() { echo x >>$RUN/tries; echo not yet >&2; [ $(wc -l <$RUN/tries) -gt 2 ]; }\n";
-        let lease = "lease 0 ours me@here 120 - -\nsed -i 's/ours [0-9]* /ours 1 /' $RUN/lease\n";
+        let lease = "take_lease 0 ours me@here 120 - -\nsed -i 's/ours [0-9]* /ours 1 /' $RUN/lease\n";
         let output = root.run(shell, &format!("{lease}{tries}retry try"));
         assert_eq!((output.status.code(), text(&output.stderr).as_str()), (Some(0), ""), "{shell}");
         let until: u64 = root.read("run/ironstrap/lease").split(' ').nth(2).unwrap().parse().unwrap();
         assert!(until >= now() + 100, "{shell}: the lease was not kept");
-        let output = root.run(shell, &format!("mine=another hold=120\n{tries}rm $RUN/tries\nretry try"));
+        let output =
+            root.run(shell, &format!("lease_run=another lease_seconds=120\n{tries}rm $RUN/tries\nretry try"));
         assert_eq!(
             (output.status.code(), text(&output.stdout).trim()),
             (Some(75), "lease lost: me@here (run ours) took it")
@@ -379,7 +381,7 @@ fn retry_ignores_log_lines_from_before_it_began() {
     for shell in shells() {
         let root = new_root();
         // The lease was taken long ago, and has that time.
-        let lease = "lease 0 ours me@here 120 - -\nsed -i \"s/ $now / 1000 /\" $RUN/lease\n";
+        let lease = "take_lease 0 ours me@here 120 - -\nsed -i \"s/ $now / 1000 /\" $RUN/lease\n";
         let tries = "try() { echo x >>$RUN/tries; [ $(wc -l <$RUN/tries) -gt 2 ]; }\nfatal_log_line() { echo $1 >>$RUN/asked; return 1; }\n";
         root.run(shell, &format!("{lease}{tries}retry try"));
         assert!(root.read("run/ironstrap/lease").contains(" 1000 "), "{shell}");
@@ -670,7 +672,7 @@ fn quoting_keeps_every_byte() {
     let word = "a'b\"c $d `e` \\f\n*;|&<>(){}~#!é";
     for shell in shells() {
         let script = format!("printf %s {}", ironstrap::shell::quote(word));
-        assert_eq!(text(&pipe(Command::new(shell).arg("-s"), &script).stdout), word, "{shell}");
+        assert_eq!(text(&run(shell, &script).stdout), word, "{shell}");
     }
 }
 

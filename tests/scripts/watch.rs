@@ -7,7 +7,7 @@ use ironstrap::cluster::ETCD_DIR;
 use ironstrap::probe::{self, Limits};
 use ironstrap::step::{Answer, Ask};
 
-use crate::support::{self, shells};
+use crate::support::{self, shells, tools};
 
 const BOUNDARY: &str = "--boundary";
 
@@ -117,6 +117,7 @@ fn start(shell: &str, script: &str, output: &std::path::Path) -> std::process::C
     let file = |path: &std::path::Path| std::fs::File::open(path).unwrap();
     Command::new(shell)
         .arg("-s")
+        .env("PATH", tools::path())
         .stdin(file(&script_file))
         .stdout(std::fs::File::create(output).unwrap())
         .stderr(Stdio::null())

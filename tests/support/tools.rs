@@ -15,7 +15,7 @@ const TOOLS: &str = "apt-cache apt-config apt-get awk base64 basename bash cat c
     grep gzip head hostname id install join kill ln ls md5sum mkdir mkfifo mknod mktemp mount mv nice \
     nl nohup nproc nsenter od openssl paste perl pgrep printf ps pwd readlink realpath rm rmdir sed seq \
     setsid sh sha1sum sha256sum sleep sort split stat sync tac tail tar tee test timeout touch tr true \
-    truncate tty uname uniq unlink unshare wc xargs zcat";
+    truncate tty umount uname uniq unlink unshare wc xargs zcat";
 
 /// A folder with links to these programs, as the PATH of a script.
 pub fn path() -> &'static str {

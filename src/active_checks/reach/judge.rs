@@ -63,7 +63,7 @@ fn closed(
             Error::new(Kind::Refused, "the packet filter drops all forwarded packets, also those of pods")
                 .on(name)
                 .hint(hint);
-        let error = chains.iter().fold(error, |error, chain| error.heard(chain.clone()));
+        let error = chains.iter().fold(error, |error, chain| error.quoting(chain.clone()));
         (!chains.is_empty()).then_some(Finding { check: "Reach", error, harmless: false })
     };
     joining.iter().filter_map(finding).collect()

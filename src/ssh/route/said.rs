@@ -39,7 +39,7 @@ pub(super) async fn said(program: &Path, config: Option<&Path>, asked: &Asked) -
     command.args(["--", &asked.host]).stdin(Stdio::null()).kill_on_drop(true);
     let failed = |why: String| {
         Error::new(Kind::Local, format!("cannot read your SSH configuration for {}", asked.host))
-            .heard(why)
+            .quoting(why)
             .hint(format!("correct your ssh_config until this works: ssh -G {}", asked.host))
     };
     let output = match tokio::time::timeout(PATIENCE, command.output()).await {

@@ -32,7 +32,7 @@ pub fn asked(cluster: &Cluster, own: &Node, nodes: &[&Node], changed: &[&Node]) 
     let want = Want::new("connectivity.pod", "a pod answers on each node")
         .run(fix)
         .names(Names::Packets)
-        .subjects(targets.iter().map(ToString::to_string));
+        .about(targets.iter().map(ToString::to_string));
     Some(want.nothing_to_undo("the pods are deleted at once"))
 }
 

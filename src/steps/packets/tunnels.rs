@@ -85,7 +85,7 @@ fn want(cx: &Cx, other: &Node) -> Want {
         },
     );
     let again = sh!("tunnel_again {node} {name}", node = cx.node.name, name = other.name);
-    want.run(asking(cx) + again).of(&other.name).subjects([cx.node.name.clone(), other.name.clone()])
+    want.run(asking(cx) + again).of(&other.name).about([cx.node.name.clone(), other.name.clone()])
 }
 
 /// The verdict on a tunnel that carries small packets and loses large ones.

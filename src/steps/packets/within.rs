@@ -31,7 +31,7 @@ pub(super) fn own_pod(cx: &Cx) -> Want {
         },
     );
     want.run(asking(cx) + sh!("wait_at_most 15\nanswered {OWN_POD} reached", OWN_POD))
-        .subjects([cx.node.name.clone()])
+        .about([cx.node.name.clone()])
 }
 
 /// The want that DNS answers a pod of this machine, too. Packets of a pod pass chains and routes that those of the machine do not.
@@ -66,7 +66,7 @@ pub(super) fn dns(cx: &Cx) -> Want {
     // DNS answers the machine, so nothing more comes up by itself.
     let fix = asking(cx) + sh!("wait_at_most 15\nanswered {POD_DNS} reached", POD_DNS);
     let others = asked_about(cx.cluster, cx.node);
-    want.run(fix).subjects(std::iter::once(cx.node).chain(others).map(|node| node.name.clone()))
+    want.run(fix).about(std::iter::once(cx.node).chain(others).map(|node| node.name.clone()))
 }
 
 /// Why the silence of a user's pod proves nothing.

@@ -73,7 +73,7 @@ const ANSWER: Step = Step { name: "answer", why: "so that something depends on a
 pub static RESTING: &[Stage] = &[
     FIT,
     PREPARE,
-    Stage { name: "packets", on: On::Every, via: Via::Node, needs: Needs::Rest, steps: &[ANSWER] },
+    Stage { name: "packets", on: On::Every, via: Via::Node, needs: Needs::OthersDone, steps: &[ANSWER] },
 ];
 
 const TEXT: Step = Step { name: "text", why: "so that something is somebody's work", wants: text };
@@ -92,7 +92,7 @@ pub static GUARDED: &[Stage] = &[
     JOIN,
     Stage { name: "text", on: On::ControlPlanes, via: Via::Api, needs: Needs::Nothing, steps: &[TEXT] },
     SETTLE,
-    Stage { name: "packets", on: On::Every, via: Via::Node, needs: Needs::Rest, steps: &[ANSWER] },
+    Stage { name: "packets", on: On::Every, via: Via::Node, needs: Needs::OthersDone, steps: &[ANSWER] },
 ];
 
 fn text(_: &Cx) -> Result<Vec<Want>> {
@@ -122,7 +122,13 @@ const PACKETS: Step = Step { name: "packets", why: "so that somebody cannot be a
 pub static UNCHECKED: &[Stage] = &[
     FIT,
     PREPARE,
-    Stage { name: "packets", on: On::ControlPlanes, via: Via::Node, needs: Needs::Rest, steps: &[PACKETS] },
+    Stage {
+        name: "packets",
+        on: On::ControlPlanes,
+        via: Via::Node,
+        needs: Needs::OthersDone,
+        steps: &[PACKETS],
+    },
 ];
 
 const BELATED: Step = Step { name: "belated", why: "so that something waits to the end", wants: belated };
@@ -157,7 +163,7 @@ fn belated(_: &Cx) -> Result<Vec<Want>> {
 
 fn unchecked(_: &Cx) -> Result<Vec<Want>> {
     let id = steps::packets::answer_of("w1");
-    let answer = Want::new(id.name, "the pods of w1 answer").of(id.subject).subjects(["w1".to_string()]);
+    let answer = Want::new(id.name, "the pods of w1 answer").of(id.subject).about(["w1".to_string()]);
     Ok(vec![answer.ask("echo none").judged(|_| Verdict::Unchecked("it has no pod".into()))])
 }
 
@@ -213,7 +219,7 @@ fn label(cx: &Cx) -> Result<Vec<Want>> {
         let line = name.clone();
         Want::new("toy.labels", format!("{name} is labelled"))
             .of(&name)
-            .subjects([name.clone()])
+            .about([name.clone()])
             .ask("if [ -e /etc/toy/labels ]; then cat /etc/toy/labels; else echo none; fi")
             .judged(move |labels| match labels.lines().any(|label| label == line) {
                 true => Verdict::Holds,
@@ -403,7 +409,7 @@ impl Fleet {
             reading => Reconciler::for_operation(reading.clone(), (cluster, pki), shells, run, events),
         };
         let mut work = work.unwrap();
-        work.at_most(self.parallel);
+        work.limit_connections(self.parallel);
         work.bound(self.limits.clone());
         self.confirms.into_iter().for_each(|confirmation| work.confirm(confirmation));
         if !self.limit.is_empty() {

@@ -296,7 +296,7 @@ async fn run(id: ChannelId, handle: Handle, script: String, root: PathBuf, seen:
     match harm {
         Some(Harm::Channels) => open_channels(&handle, &seen).await,
         // Only scripts of fixes contain the functions of the lease.
-        Some(Harm::Fix | Harm::Nothing | Harm::Drip) if !script.contains("lease()") => {}
+        Some(Harm::Fix | Harm::Nothing | Harm::Drip) if !script.contains("take_lease()") => {}
         Some(harm) => return do_harm(harm, id, &handle).await,
         None => {}
     }

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::{ID, Root, new_root};
-use crate::support::{self, shells};
+use crate::support::{self, shells, tools};
 
 /// Writes the /proc files of a process: its program, its PID namespace and its command line.
 fn shown(root: &Root, pid: u32, exe: &str, namespace: &str, words: &[&str]) {
@@ -183,7 +183,7 @@ kill -s KILL $daemon
 fn a_hanging_mount_does_not_block_the_reset() {
     let private = |shell: &str| {
         let mut unshare = Command::new("unshare");
-        unshare.args(["--mount", "--propagation", "private", shell, "-s"]);
+        unshare.args(["--mount", "--propagation", "private", shell, "-s"]).env("PATH", tools::path());
         unshare
     };
     let can = "[ -w /dev/fuse ] && exec 3<>/dev/fuse";

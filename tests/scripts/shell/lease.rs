@@ -78,7 +78,7 @@ fn a_lease_is_taken_or_refused() {
             if *busy {
                 root.write(UNIT, "");
             }
-            let output = root.run(shell, &format!("lease {seen} ours me@here 120 5ec2 {from}\necho in"));
+            let output = root.run(shell, &format!("take_lease {seen} ours me@here 120 5ec2 {from}\necho in"));
             let (out, after) = (text(&output.stdout), root.read(LEASE));
             let what = format!("{shell}: {lease:?} {seen} {busy} {from}: {out}{}", text(&output.stderr));
             match right {
@@ -148,13 +148,13 @@ fn older_versions_and_this_one_respect_each_others_leases() {
     for shell in shells() {
         let root = new_root();
         // Both versions run as the same user on the same host.
-        root.good(shell, "lease 0 ours me@here 120 0af1 -");
+        root.good(shell, "take_lease 0 ours me@here 120 0af1 -");
         let output = root.run(shell, &format!("{LEASE_BEFORE}old_lease 1 theirs me@here 120"));
         assert_eq!(output.status.code(), Some(75), "{shell}: {}", text(&output.stdout));
         root.good(shell, "release_lease ours");
         root.good(shell, &format!("{LEASE_BEFORE}old_lease 1 theirs me@here 120"));
         let before = root.read(LEASE);
-        let output = root.run(shell, "lease 2 ours me@here 120 0af1 -");
+        let output = root.run(shell, "take_lease 2 ours me@here 120 0af1 -");
         assert_eq!(text(&output.stdout), "lease held: by me@here (run thei)\n", "{shell}");
         assert_eq!((output.status.code(), root.read(LEASE)), (Some(75), before), "{shell}");
     }
@@ -163,8 +163,8 @@ fn older_versions_and_this_one_respect_each_others_leases() {
 #[test]
 fn every_change_of_a_lease_holds_the_lock() {
     let scripts = [
-        "lease 5 ours me@here 120 - -",
-        "mine=ours hold=120; renew",
+        "take_lease 5 ours me@here 120 - -",
+        "lease_run=ours lease_seconds=120; renew_lease",
         "release_lease ours",
         "cleanup_run_dir ours",
     ];
@@ -194,7 +194,7 @@ fn a_deleted_lock_file_is_created_and_locked_again() {
         root.write("run/ironstrap/lock", "");
         let mut holder = locked(&root.path("run/ironstrap/lock"));
         std::thread::scope(|scope| {
-            let taking = scope.spawn(|| root.good(shell, "lease 0 ours me@here 120 - -; echo in"));
+            let taking = scope.spawn(|| root.good(shell, "take_lease 0 ours me@here 120 - -; echo in"));
             std::thread::sleep(Duration::from_millis(500));
             fs::remove_dir_all(root.path("run/ironstrap")).unwrap();
             drop(holder.stdin.take());
@@ -210,7 +210,9 @@ fn a_script_that_cannot_lock_the_lease_changes_nothing() {
     for shell in shells() {
         let root = new_root();
         root.command("flock", "exit 1");
-        for script in ["lease 0 ours me@here 120 - -", "mine=ours hold=120; renew || :"] {
+        for script in
+            ["take_lease 0 ours me@here 120 - -", "lease_run=ours lease_seconds=120; renew_lease || :"]
+        {
             let output = root.run(shell, &format!("{script}\necho in"));
             assert_eq!((output.status.code(), text(&output.stdout).as_str()), (Some(1), ""), "{shell}");
             assert!(text(&output.stderr).contains("cannot lock "), "{shell}");
@@ -240,7 +242,7 @@ fn only_its_own_run_releases_a_lease() {
 
 #[test]
 fn a_lease_lost_during_a_fix_is_reported_as_lost() {
-    let renews = ["renew", "x=$(renew; echo never)\necho $x", "( renew )", "retry false"];
+    let renews = ["renew_lease", "x=$(renew_lease; echo never)\necho $x", "( renew_lease )", "retry false"];
     for shell in shells() {
         for renew in renews {
             let root = new_root();

@@ -23,7 +23,7 @@ fn ran_with(call: &str, kubectl: &str, openssl: &str) -> (bool, String, String) 
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().display().to_string();
         let script = format!(
-            "{PRELUDE}set -eu\nRUN={root} WAIT_TIMEOUT=2\nrenew() {{ :; }}\n\
+            "{PRELUDE}set -eu\nRUN={root} WAIT_TIMEOUT=2\nrenew_lease() {{ :; }}\n\
              retry() {{\n  tries=0\n  until \"$@\"; do\n    [ $? != 76 ] || return 1\n    tries=$((tries + 1))\n    [ $tries -lt 5 ] || return 1\n  done\n}}\n\
              kubectl() {{\nprintf '%s\\n' \"$*\" >>{root}/asked\n{kubectl}\n}}\n\
              timeout() {{ shift; \"$@\"; }}\nopenssl() {{\nprintf '%s\\n' \"$*\" >>{root}/asked\n{openssl}\n}}\n\

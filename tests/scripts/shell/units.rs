@@ -17,8 +17,8 @@ fn a_unit_is_followed_to_its_end() {
             // An earlier unit of the same run left these files. They say nothing about this unit.
             root.write("run/ironstrap/toy.1f2e.log", "before\n");
             root.write("run/ironstrap/toy.1f2e.rc", "9\n");
-            let output =
-                root.run(shell, &format!("umask 022\nmine=1f2e\nrun_as_unit toy 5 <<'END'\n{script}\nEND"));
+            let output = root
+                .run(shell, &format!("umask 022\nlease_run=1f2e\nrun_as_unit toy 5 <<'END'\n{script}\nEND"));
             let err = text(&output.stderr);
             assert_eq!((output.status.code(), text(&output.stdout).as_str()), (Some(status), said), "{err}");
             assert_eq!(root.read("run/ironstrap/toy.1f2e.rc").trim(), status.to_string());
@@ -35,7 +35,8 @@ fn a_unit_that_is_stopped_early_is_reported() {
         let root = new_root();
         root.command("systemd-run", ":");
         root.command("systemctl", "echo 0");
-        let output = root.run(shell, "mkdir -p $RUN; mine=1f2e\nrun_as_unit toy 5 <<'END'\necho never\nEND");
+        let output =
+            root.run(shell, "mkdir -p $RUN; lease_run=1f2e\nrun_as_unit toy 5 <<'END'\necho never\nEND");
         let (out, err) = (text(&output.stdout), text(&output.stderr));
         assert_eq!(output.status.code(), Some(1), "{shell}");
         assert_eq!(
@@ -55,12 +56,12 @@ fn a_unit_of_an_earlier_run_is_followed() {
             root.command("systemctl", "echo 0");
             root.write("run/ironstrap/lease", lease);
             root.write(&format!("run/ironstrap/{job}.log"), "so far\n");
-            let output = root.run(shell, "attach toy");
+            let output = root.run(shell, "follow_earlier_unit toy");
             let (out, err) = (text(&output.stdout), text(&output.stderr));
             assert_eq!(output.status.code(), Some(1), "{shell}: {out}{err}");
             assert_eq!(out, "so far\nironstrap-toy was stopped before it finished\n", "{shell}: {err}");
             root.write(&format!("run/ironstrap/{job}.rc"), "4\n");
-            assert_eq!(root.run(shell, "attach toy").status.code(), Some(4), "{shell}");
+            assert_eq!(root.run(shell, "follow_earlier_unit toy").status.code(), Some(4), "{shell}");
         }
     }
 }
@@ -75,7 +76,7 @@ fn the_script_of_an_active_unit_is_never_overwritten() {
             let files = ["sh", "log"].map(|end| format!("run/ironstrap/toy.1f2e.{end}"));
             files.iter().for_each(|file| root.write(file, "of the first\n"));
             let output =
-                root.run(shell, &format!("mine={mine}\nrun_as_unit toy 5 <<'END'\necho second\nEND"));
+                root.run(shell, &format!("lease_run={mine}\nrun_as_unit toy 5 <<'END'\necho second\nEND"));
             assert_eq!(output.status.code(), Some(1), "{shell}");
             assert_eq!(text(&output.stdout), "", "{shell}: it does not follow the active unit");
             assert!(files.iter().all(|file| root.read(file) == "of the first\n"), "{shell}");
@@ -127,10 +128,10 @@ fn taking_a_machine_deletes_only_leftovers_of_earlier_runs() {
         fs::create_dir(root.path("run/ironstrap/a.b.sh")).unwrap();
         // One run is refused, and the other already has the lease. The files may be in use.
         root.write("run/ironstrap/lease", &format!("5 theirs {} 10 alice@desk\n", now() + 60));
-        root.run(shell, "lease 5 ours me@here 120 - -");
-        root.good(shell, "lease 5 theirs alice@desk 120 - -");
+        root.run(shell, "take_lease 5 ours me@here 120 - -");
+        root.good(shell, "take_lease 5 theirs alice@desk 120 - -");
         assert_eq!((there(&old), there(&earlier)), (old.len(), earlier.len()), "{shell}");
-        root.good(shell, "release_lease theirs; lease 5 ours me@here 120 - -");
+        root.good(shell, "release_lease theirs; take_lease 5 ours me@here 120 - -");
         assert_eq!((there(&old), there(&earlier)), (0, 0), "{shell}");
         assert_eq!((there(&stays), there(&["lease", "lock", "a.b.sh"])), (stays.len(), 3), "{shell}");
     }

@@ -19,16 +19,16 @@ use crate::steps::{Needs, Stage, Via};
 pub(super) enum Turn {
     Own,
     Api,
-    Rest,
+    Last,
 }
 
 impl Turn {
-    pub(super) const ALL: [Turn; 3] = [Turn::Own, Turn::Api, Turn::Rest];
+    pub(super) const ALL: [Turn; 3] = [Turn::Own, Turn::Api, Turn::Last];
 
     pub(super) fn of(stage: &Stage) -> Turn {
         match stage.via {
             Via::Api => Turn::Api,
-            Via::Node if stage.needs == Needs::Rest => Turn::Rest,
+            Via::Node if stage.needs == Needs::OthersDone => Turn::Last,
             Via::Node => Turn::Own,
         }
     }
@@ -43,9 +43,9 @@ pub(super) fn for_nodes(nodes: Vec<String>) -> Blocked {
 impl<S: Shell> Reconciler<S> {
     /// Whether the answers of a machine count for the stages that come when everything else is done. If not, the machine
     /// waits for the others. Or ironstrap asks it again, because the others changed something since its last answers.
-    pub(super) fn rests(&mut self, i: usize, working: &mut JoinSet<(usize, Done)>) -> bool {
+    pub(super) fn others_are_done(&mut self, i: usize, working: &mut JoinSet<(usize, Done)>) -> bool {
         let at_work = |(k, host): &(usize, &Host<S>)| {
-            let fixes = host.progress.stage.is_some_and(|t| Turn::of(&self.stages[t]) != Turn::Rest);
+            let fixes = host.progress.stage.is_some_and(|t| Turn::of(&self.stages[t]) != Turn::Last);
             *k != i && host.quarantined.is_none() && !host.excluded && (fixes || host.progress.pending > 0)
         };
         let others = self.hosts.iter().enumerate().filter(at_work);
@@ -75,7 +75,7 @@ impl<S: Shell> Reconciler<S> {
     pub(super) fn count_pending(&mut self, i: usize, stages: &[Vec<Change>]) {
         let counts = |change: &&Change| !matches!(change.state, State::Waits(_));
         let pressing = stages.iter().flatten().filter(counts).count();
-        let earlier = self.stages.iter().zip(stages).filter(|(stage, _)| Turn::of(stage) != Turn::Rest);
+        let earlier = self.stages.iter().zip(stages).filter(|(stage, _)| Turn::of(stage) != Turn::Last);
         let pending = earlier.flat_map(|(_, all)| all).filter(|change| change.state.holds_up()).count();
         self.hosts[i].pending = pressing;
         self.hosts[i].progress.pending = pending;
