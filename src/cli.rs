@@ -26,7 +26,7 @@ mod status;
 
 use session::{FleetArgs, Limit, Session, Taking};
 
-/// Turns bare Linux machines into a Kubernetes cluster over SSH, and keeps them that way.
+/// Make a Kubernetes cluster of Linux machines over SSH, and repair what drifts from its inventory.
 #[derive(Parser)]
 #[command(version, max_term_width = 100)]
 pub struct Cli {
@@ -63,7 +63,7 @@ enum Command {
     Apply(apply::Apply),
     /// Drain a node, remove it from the cluster, and reset its machine.
     Remove(remove::Remove),
-    /// Undo everything that ironstrap changed on machines, and nothing else.
+    /// Return machines to their state before ironstrap. Their pods and data are gone.
     Reset(reset::Reset),
     /// Print a kubeconfig, or issue one for another user. Connects to no machine.
     Kubeconfig(kubeconfig::Kubeconfig),

@@ -70,7 +70,7 @@ pub const EXIT_CODES: [(u8, &str, &str); 12] = [
     (7, "A fix failed, or had no effect.", "See [troubleshooting](troubleshooting.md)."),
     (
         8,
-        "Some nodes match the inventory, others do not.",
+        "A part of the nodes or of the cluster does not match the inventory. The rest does.",
         "The error names the others. Fix the cause and run the command again.",
     ),
     (9, "Another run changes the same machines.", "Wait. See [two runs at once](drift.md#two-runs-at-once)."),

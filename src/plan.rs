@@ -1,4 +1,5 @@
-//! Turns wants and answers into changes. It is pure: it uses no network, no clock and no terminal.
+//! Turns wants and answers into changes. It uses no network and no terminal. Only the length of a difference may depend on
+//! time.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -34,7 +35,7 @@ impl WantName {
     }
 }
 
-/// Writes the step and the sentence, as in `swap: no swap is active`.
+/// Writes the step and the sentence, as in `swap: swap is off`.
 impl fmt::Display for WantName {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         write!(f, "{}: {}", self.step, self.that)
@@ -108,7 +109,7 @@ impl Change {
 
 impl State {
     /// Whether other nodes wait until it holds. No node waits for a want that waits itself, or that needs a confirmation.
-    pub fn holds_up(&self) -> bool {
+    pub fn blocks_others(&self) -> bool {
         !matches!(self, State::Waits(_) | State::Unconfirmed(_))
     }
 
@@ -129,11 +130,11 @@ pub type Answered<'a> = (&'static Step, &'a Want, &'a Answer);
 
 /// Returns the wants that do not hold, in their order, and the restarts that follow from these changes. `touched`: the files
 /// that earlier changes will touch. The files of these changes are added to it.
-pub fn changes(judged: &[Answered], touched: &mut BTreeSet<String>) -> Vec<Change> {
+pub fn changes(answered: &[Answered], touched: &mut BTreeSet<String>) -> Vec<Change> {
     let mut changes: Vec<Change> = Vec::new();
-    for (step, want, answer) in judged {
+    for (step, want, answer) in answered {
         let follow_up = || follows(touched, step, want, answer);
-        let Some(change) = change(step, want, answer).or_else(follow_up) else { continue };
+        let Some(change) = change_of(step, want, answer).or_else(follow_up) else { continue };
         if change.state == State::Ready {
             touched.extend(want.touches.iter().cloned());
         }
@@ -154,12 +155,12 @@ fn follows(touched: &BTreeSet<String>, step: &Step, want: &Want, answer: &Answer
 }
 
 /// Returns what people should know of and ironstrap does not change: the step and the words.
-pub fn notes(judged: &[Answered]) -> Vec<(&'static str, String)> {
+pub fn notes(answered: &[Answered]) -> Vec<(&'static str, String)> {
     let note = |(step, want, answer): &Answered| match verdict(want, answer) {
         Some(Verdict::Noted(words)) => Some((step.name, words)),
         _ => None,
     };
-    judged.iter().filter_map(note).collect()
+    answered.iter().filter_map(note).collect()
 }
 
 /// A want that was not checked, because no machine could answer its question.
@@ -173,7 +174,7 @@ pub struct Unchecked {
     pub about: Vec<String>,
 }
 
-pub fn unchecked(judged: &[Answered]) -> Vec<Unchecked> {
+pub fn unchecked(answered: &[Answered]) -> Vec<Unchecked> {
     let one = |(step, want, answer): &Answered| match verdict(want, answer) {
         Some(Verdict::Unchecked(why)) => Some(Unchecked {
             step: step.name,
@@ -184,14 +185,14 @@ pub fn unchecked(judged: &[Answered]) -> Vec<Unchecked> {
         }),
         _ => None,
     };
-    judged.iter().filter_map(one).collect()
+    answered.iter().filter_map(one).collect()
 }
 
 /// Returns the verdict on an answer. `None` if there is no answer, or if the want does not concern the machine.
 pub fn verdict(want: &Want, answer: &Answer) -> Option<Verdict> {
     match answer {
         Answer::NotHere | Answer::Changing | Answer::Unknown(_) => None,
-        answer => Some(judge(want, &allowed(want, answer).0)),
+        answer => Some(verdict_on(want, &allowed(want, answer).0)),
     }
 }
 
@@ -219,7 +220,7 @@ fn blank(step: &Step, want: &Want, answer: &Answer, state: State) -> Change {
     }
 }
 
-fn change(step: &Step, want: &Want, answer: &Answer) -> Option<Change> {
+fn change_of(step: &Step, want: &Want, answer: &Answer) -> Option<Change> {
     if let Some(why) = answer.unknown() {
         return Some(blank(step, want, answer, unknown(want, why.into())));
     }
@@ -227,9 +228,9 @@ fn change(step: &Step, want: &Want, answer: &Answer) -> Option<Change> {
         return None;
     }
     let (counts, kept) = allowed(want, answer);
-    let fix = kept.map_or_else(|| fix(want, answer), |mode| keeping(&want.fix, mode));
+    let fix = kept.map_or_else(|| fix_for(want, answer), |mode| with_mode(&want.fix, mode));
     let ready = if matches!(want.fix, Fix::ByHand(_)) { State::ByHand } else { State::Ready };
-    let (have, wanted, state) = match judge(want, &counts) {
+    let (have, wanted, state) = match verdict_on(want, &counts) {
         Verdict::Holds | Verdict::Noted(_) | Verdict::Unchecked(_) => return None,
         Verdict::Unknown(why) => return Some(blank(step, want, answer, unknown(want, why))),
         Verdict::Differs { have, want } => (have, want, ready),
@@ -241,13 +242,14 @@ fn change(step: &Step, want: &Want, answer: &Answer) -> Option<Change> {
 }
 
 fn unknown(want: &Want, why: String) -> State {
-    // A want that settles (`eventually`) is asked when everything else is done. Its shell asks more than the API server.
+    // A want that settles (`eventually`) is asked when everything else is done. Its shell also asks other programs than the
+    // API server.
     let eventually = want.eventually && want.ask.shell().is_some();
     State::Unknown { asked: asked(&want.ask), why, awaits_api: want.ask.is_about_api() && !eventually }
 }
 
-/// Returns the answer as it counts, and the mode that the file keeps. If the want has `allow_narrower_mode`, a narrower mode counts as the
-/// wanted one.
+/// Returns the answer as it counts, and the mode that the file keeps. If the want has `allow_narrower_mode`, a narrower mode
+/// counts as the wanted one.
 fn allowed<'a>(want: &Want, answer: &'a Answer) -> (Cow<'a, Answer>, Option<u32>) {
     let (Fix::Write { mode: Some(mode), .. }, true, Answer::Said(text)) =
         (&want.fix, want.allow_narrower_mode, answer)
@@ -262,23 +264,23 @@ fn allowed<'a>(want: &Want, answer: &'a Answer) -> (Cow<'a, Answer>, Option<u32>
 }
 
 /// Returns the fix for this answer.
-fn fix(want: &Want, answer: &Answer) -> Fix {
+fn fix_for(want: &Want, answer: &Answer) -> Fix {
     match &want.fix_for {
         Some(fix_for) => Fix::Run(fix_for(answer)),
         None => want.fix.clone(),
     }
 }
 
-/// Returns the fix, changed so that the file keeps its mode.
-fn keeping(fix: &Fix, kept: u32) -> Fix {
+/// Returns the fix, changed so that it writes this mode.
+fn with_mode(fix: &Fix, mode: u32) -> Fix {
     match fix.clone() {
-        Fix::Write { path, text, .. } => Fix::Write { path, mode: Some(kept), text },
+        Fix::Write { path, text, .. } => Fix::Write { path, mode: Some(mode), text },
         fix => fix,
     }
 }
 
 /// Decides whether the answer is right. If it is not, the texts of the verdict lack the parts that only programs read.
-fn judge(want: &Want, answer: &Answer) -> Verdict {
+fn verdict_on(want: &Want, answer: &Answer) -> Verdict {
     let one_break_less = |text: &'_ str| text.strip_suffix('\n').unwrap_or(text).to_string();
     let differs =
         |have: &str, want: &str| Verdict::Differs { have: one_break_less(have), want: one_break_less(want) };

@@ -33,7 +33,7 @@ pub use mode::narrowed;
 pub use object::{Object, leaving, trim};
 pub use undo::{Back, Edit, Undo, WITH_THE_CLUSTER, WITH_THE_MEMBER};
 
-/// One provisioning step. `steps::STAGES` lists them all, in order.
+/// One provisioning step. `steps::STAGES` lists them in order. A reset adds a few of its own (`operations::reset`).
 pub struct Step {
     pub name: &'static str,
     /// Why a cluster needs this, in one sentence. `plan` prints it.
@@ -65,7 +65,7 @@ pub type FixFor = Arc<dyn Fn(&Answer) -> Sh + Send + Sync>;
 #[derive(Clone)]
 pub struct Want {
     pub id: Id,
-    /// A sentence that is true once the want holds: "no swap is active".
+    /// A sentence that is true once the want holds: "swap is off".
     pub that: String,
     pub ask: Ask,
     pub expect: Expect,
@@ -152,13 +152,10 @@ impl Want {
         self
     }
 
-    pub fn asks(mut self, ask: Ask) -> Self {
-        self.ask = ask;
+    /// Sets the question. Shell alone is an `Ask::Shell`.
+    pub fn ask(mut self, ask: impl Into<Ask>) -> Self {
+        self.ask = ask.into();
         self
-    }
-
-    pub fn ask(self, shell: impl Into<Sh>) -> Self {
-        self.asks(Ask::Shell(shell.into()))
     }
 
     pub fn run(mut self, shell: impl Into<Sh>) -> Self {
@@ -168,6 +165,7 @@ impl Want {
 
     /// As `run`, with shell that is made from the answer.
     pub fn run_for(self, shell: impl Fn(&str) -> Sh + Send + Sync + 'static) -> Self {
+        // A plan needs no answer to know that there is a fix. The script itself comes from `fix_for`.
         let fix = Fix::Run(shell(""));
         let fix_for: FixFor = Arc::new(move |answer| shell(answer.text().unwrap_or_default()));
         Want { fix, fix_for: Some(fix_for), ..self }
@@ -250,7 +248,7 @@ impl Want {
             fix: Fix::Write { path: path.into(), mode: Some(mode), text: Some(text.into()) },
             touches: vec![path.into()],
             undo: Undo::File(path.into()),
-            ..Want::new(id, that).asks(Ask::File(path.into())).is(format!("mode {mode:o} root:root\n{text}"))
+            ..Want::new(id, that).ask(Ask::File(path.into())).is(format!("mode {mode:o} root:root\n{text}"))
         }
     }
 
@@ -267,7 +265,7 @@ impl Want {
             touches: vec![path.into()],
             undo: Undo::File(path.into()),
             ..Want::new(id, that)
-                .asks(Ask::Hash(path.into()))
+                .ask(Ask::Hash(path.into()))
                 .is(format!("mode {mode:o} root:root\nsha256 {}", sha256(text.as_bytes())))
         }
     }
@@ -286,13 +284,13 @@ impl Want {
             fix: Fix::Write { path: path.into(), mode: None, text: None },
             touches: vec![path.into()],
             undo: Undo::Edit { path: path.into(), back: Arc::new(back) },
-            ..Want::new(id, that).asks(Ask::File(path.into()))
+            ..Want::new(id, that).ask(Ask::File(path.into()))
         }
     }
 
     /// The want that a file is not there.
     pub fn no_file(id: &'static str, that: impl Into<String>, path: &str) -> Self {
-        let want = Want::new(id, that).asks(Ask::Hash(path.into())).run(sh!("rm -f {path}", path));
+        let want = Want::new(id, that).ask(Ask::Hash(path.into())).run(sh!("rm -f {path}", path));
         let want = Want { expect: Expect::Absent, ..want };
         want.touches(&[path]).undone_by(Undo::File(path.into()))
     }
@@ -303,7 +301,7 @@ impl Want {
         let manifest = manifest.clone();
         Want::new(id, format!("{object} matches its manifest"))
             .of(object.to_string())
-            .asks(Ask::Objects(vec![object]))
+            .ask(Ask::Objects(vec![object]))
             .judged_object(move |object| object::judge(&manifest, object, whose))
             .run(fix)
             .nothing_to_undo(WITH_THE_CLUSTER)
@@ -316,7 +314,7 @@ impl Want {
         let files = Sh::words(reads);
         let want = Want::new(id, format!("{unit} runs its current config")).reads(reads);
         let reads = want.reads.clone();
-        want.asks(Ask::Unit { unit: format!("{unit}.service"), reads })
+        want.ask(Ask::Unit { unit: format!("{unit}.service"), reads })
             .is("enabled active current")
             .run(sh!(
                 "systemctl unmask -q {unit}\nsystemctl daemon-reload\nsystemctl enable -q {unit}\n\

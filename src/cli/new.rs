@@ -50,7 +50,9 @@ pub(super) fn new(args: New) -> Outcome {
     let path = path.display();
     report::err(&format!("✔ {path}: {} of {}", count(cluster.nodes.len(), "node"), cluster.name));
     let flag = flag(&args.output);
-    report::err(&format!("  next: ironstrap ssh-check{flag} --accept-new-host-keys"));
+    report::err(&format!(
+        "  next: ironstrap ssh-check{flag}   (it shows the host keys; accept them with --accept-new-host-keys)"
+    ));
     Ok(End::Good)
 }
 

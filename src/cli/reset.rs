@@ -16,14 +16,14 @@ use crate::steps::is_membership;
 
 #[derive(Args)]
 pub(super) struct Reset {
-    /// The nodes to reset: w1 w3, or a range as in w[1-3]. Without any, all nodes of the inventory.
+    /// The nodes to reset: w1 w3, or a range as in w[1-3]. Without any, all nodes: the cluster and its data are gone.
     #[arg(value_name = "NODE")]
     nodes: Vec<String>,
     #[command(flatten)]
     fleet: FleetArgs,
     #[command(flatten)]
     taking: Taking,
-    /// Do not ask for the name of the cluster as a confirmation.
+    /// Do not ask you to type the name of the cluster.
     #[arg(long, short)]
     yes: bool,
 }

@@ -63,7 +63,7 @@ pub(super) type ExtraAsks = fn(&Cluster, &Node) -> Vec<Ask>;
 
 #[derive(Args, Default)]
 pub(super) struct Limit {
-    /// Work on these nodes only: w1 w3, or a range as in w[1-3]. The other nodes are queried, and never changed.
+    /// Work on these nodes only: w1 w3 or w1,w3, or a range as in w[1-3]. The other nodes are queried, and never changed.
     #[arg(long, value_name = "NODE", num_args = 1.., value_delimiter = ',', help_heading = "Scope")]
     limit: Vec<String>,
 }

@@ -26,7 +26,7 @@ pub(super) struct SshArgs {
     #[arg(long, alias = "timeout", help_heading = "Connection", value_name = "SECONDS", default_value_t = 10,
         value_parser = clap::value_parser!(u64).range(1..=3600))]
     connect_timeout: u64,
-    /// Command that prints the passphrase of the key file in $IRONSTRAP_KEY. Without it, the terminal asks.
+    /// Command that prints the passphrase of a key. It finds the path of the key in $IRONSTRAP_KEY. Without this option, ironstrap asks you.
     #[arg(long, help_heading = "Connection", value_name = "COMMAND")]
     passphrase_command: Option<String>,
     /// Command that prints the password of the user in $IRONSTRAP_USER, for SSH and for sudo. Without it, the terminal asks.

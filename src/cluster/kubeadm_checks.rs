@@ -66,7 +66,7 @@ pub const PREDICTED: &[(&str, How, &str)] = &[
     ("SystemVerification", Asked, "the kernel has the options that kubeadm looks for"),
     ("Firewalld", Asked, "whether anything on the machine may interfere with Kubernetes"),
     ("Hostname", EnsuredByStep, "the cluster's names are in /etc/hosts"),
-    ("Swap", EnsuredByStep, "no swap is active"),
+    ("Swap", EnsuredByStep, "swap is off"),
     ("CRI", EnsuredByStep, "containerd runs its current config"),
     ("ContainerRuntimeVersion", EnsuredByStep, "containerd is installed and held"),
     ("KubernetesVersion", EnsuredByStep, "kubelet, kubeadm and kubectl"),

@@ -42,7 +42,7 @@ pub const CAUSES: &[Cause] = &[
         name: "swap-returns",
         what: "swap is on again right after ironstrap turned it off",
         remedy: "on {node}, find out what turns swap on: systemctl list-units --all --type=swap; grep -rl swapon /etc/systemd/system /usr/lib/systemd/system /etc/rc.local /etc/cron*",
-        signs: &[sign("fix", r"the fix had no effect: expected that no swap is active")],
+        signs: &[sign("fix", r"the fix had no effect: expected that swap is off")],
         ..PLAIN
     },
     Cause {

@@ -43,7 +43,7 @@ fn twice<T: Hash + Eq + std::fmt::Display>(
         let name = node.node.name.as_str();
         match seen.get(&value) {
             Some(first) if *first == name => {
-                mistakes.add(at(node), format!("another node is already {says} {value}"));
+                mistakes.add(at(node), format!("another table also has a node {says} {value}"));
             }
             Some(first) => {
                 let both = format!("{name} and {first} are both {says} {value}");

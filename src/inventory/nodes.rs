@@ -146,7 +146,7 @@ fn same_length(
         Ok(texts) if texts.len() == 1 => {
             let says =
                 format!("{} stands for {count} nodes, so its `{field}` needs a range of {count}", name.is);
-            mistakes.add_help(&text.at, says, "as in \"198.18.0.2[1-2]\"");
+            mistakes.add_help(&text.at, says, format!("as in \"10.0.0.[11-{}]\"", 10 + count));
         }
         Ok(texts) => {
             let nodes = if count == 1 { "is one node".into() } else { format!("stands for {count} nodes") };

@@ -26,7 +26,7 @@ pub fn expand(text: &str) -> Result<Vec<String>, String> {
         return Err(format!("the numbers of [{first}-{last}] are too large"));
     };
     if low > high {
-        return Err(format!("[{first}-{last}] runs backwards"));
+        return Err(format!("[{first}-{last}] runs backwards; write [{last}-{first}]"));
     }
     if high - low >= MOST {
         return Err(format!("[{first}-{last}] stands for more than {MOST} machines"));

@@ -26,6 +26,10 @@ pub fn select(cluster: &Cluster, words: &[String]) -> Result<BTreeSet<String>> {
 fn unknown(cluster: &Cluster, name: &str) -> Error {
     let names: Vec<&str> = cluster.nodes.iter().map(|node| node.name.as_str()).collect();
     let error = Error::new(Kind::Usage, format!("the inventory has no node {}", hide_login(name)));
+    // A comma separates words, so `w[1,2]` is two of them.
+    if name.contains(['[', ']']) {
+        return error.hint("write a range with a hyphen and both brackets, as in w[1-3]");
+    }
     match nearest(name, names.iter().copied()) {
         Some(meant) => error.hint(format!("did you mean {meant}?")),
         None if names.len() <= 20 => error.hint(format!("it has {}", names.join(", "))),
@@ -62,7 +66,11 @@ mod tests {
         assert_eq!(wrong("wroker1"), said("the inventory has no node wroker1", "did you mean worker1?"));
         assert_eq!(wrong("db"), said("the inventory has no node db", "it has m1, worker1, worker2, worker3"));
         assert_eq!(wrong("worker[3-4]").0, "the inventory has no node worker4");
+        for half in ["worker[1-2", "worker[1", "2]"] {
+            let hint = "write a range with a hyphen and both brackets, as in w[1-3]";
+            assert_eq!(wrong(half), said(&format!("the inventory has no node {half}"), hint));
+        }
         assert_eq!(wrong("root:pw@m1").0, "the inventory has no node [secret]@m1");
-        assert_eq!(wrong("worker[3-1]").0, "worker[3-1]: [3-1] runs backwards");
+        assert_eq!(wrong("worker[3-1]").0, "worker[3-1]: [3-1] runs backwards; write [1-3]");
     }
 }

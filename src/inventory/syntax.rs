@@ -38,12 +38,22 @@ pub fn report(errors: &[Error], text: &str, mistakes: &mut Mistakes) {
             _ if bare.iter().any(|start| says.starts_with(start)) => {
                 mistakes.add_help(&at, says, "put text in quotes: \"1.36.3\", \"198.18.0.11\"");
             }
+            _ if opens_range(&at, text) => {
+                mistakes.add_help(&at, says, "put a name with a range in quotes: [nodes.\"w[1-3]\"]");
+            }
             _ => mistakes.add(&at, says),
         }
     }
 }
 
 const TWICE: &str = "duplicate key";
+
+/// Whether the line of a mistake is the head of a table whose name has a range without quotes.
+fn opens_range(at: &Span, text: &str) -> bool {
+    let start = text[..at.start.min(text.len())].rfind('\n').map_or(0, |at| at + 1);
+    let line = text[start..].lines().next().unwrap_or_default().trim_start();
+    line.starts_with("[nodes.") && line[1..].contains('[') && !line.contains(['"', '\''])
+}
 
 /// Hides the part of a mistake's line that may be a password. If the mistake is at the end of the file, this also hides
 /// the line before.

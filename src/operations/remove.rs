@@ -59,7 +59,7 @@ pub fn wants(removal: &Removal, cx: &Cx) -> Vec<(&'static Step, Want)> {
     }
     wants.push(
         Want::new("remove.node-object", format!("{node} is not a Node of {}", cx.cluster.name))
-            .asks(Ask::Objects(vec![Object::node(node)]))
+            .ask(Ask::Objects(vec![Object::node(node)]))
             .judged_object(registered)
             .run(
                 kubectl()
@@ -90,7 +90,7 @@ pub fn refusal(id: &Id) -> &'static str {
 fn majority(plane: &Node) -> Want {
     let (name, ip) = (plane.name.clone(), plane.ip);
     Want::new(QUORUM, format!("etcd keeps its majority without {name}"))
-        .asks(Ask::api_in_turn(etcd::health()))
+        .ask(Ask::api_in_turn(etcd::health()))
         .judged_presence(move |answer| {
             let loss = answer.map_or(Err(NO_ETCD.into()), |answer| etcd::quorum_loss(answer, &name, ip));
             match loss {
@@ -108,7 +108,7 @@ fn majority(plane: &Node) -> Want {
 fn forgotten(plane: &Node) -> Want {
     let (name, ip) = (plane.name.clone(), plane.ip);
     Want::new("remove.etcd-member", format!("etcd has no member on {name}"))
-        .asks(Ask::api_in_turn(etcd::ask(etcd::MEMBERS)))
+        .ask(Ask::api_in_turn(etcd::ask(etcd::MEMBERS)))
         .judged_presence(move |list| no_member_of(list, &name, ip))
         .run(ETCD + REMOVE_MEMBER + sh!("retry remove_member {name} {ip}", name = plane.name, ip))
 }
@@ -118,7 +118,7 @@ fn forgotten(plane: &Node) -> Want {
 fn no_member(worker: &Node) -> Want {
     let (name, ip) = (worker.name.clone(), worker.ip);
     Want::new(WORKER_IN_ETCD, format!("etcd has no member on the worker {name}"))
-        .asks(Ask::api_in_turn(etcd::ask(etcd::MEMBERS)))
+        .ask(Ask::api_in_turn(etcd::ask(etcd::MEMBERS)))
         .judged_presence(move |list| no_member_of(list, &name, ip))
         .by_hand("set role = \"control-plane\" in the inventory again, and run the command again")
 }
@@ -145,7 +145,7 @@ fn registered(node: Option<&Value>) -> Verdict {
 
 fn cordoned(node: &str) -> Want {
     Want::new("remove.cordon", format!("{node} takes no new pods"))
-        .asks(Ask::Objects(vec![Object::node(node)]))
+        .ask(Ask::Objects(vec![Object::node(node)]))
         .judged_object(|object| match object.map(|object| object.pointer("/spec/unschedulable")) {
             None | Some(Some(Value::Bool(true))) => Verdict::Holds,
             _ => Verdict::Differs { have: "schedulable".into(), want: "cordoned".into() },
@@ -183,7 +183,7 @@ fn none_left(gone: bool, want: &'static str) -> impl Fn(&str) -> Verdict + Send 
 fn unmanaged(removal: &Removal, gone: bool) -> Want {
     let (node, force) = (&removal.node, removal.force);
     Want::new("remove.bare-pods", format!("every pod of {node} has a controller"))
-        .asks(pods(
+        .ask(pods(
             node,
             ",status.phase!=Succeeded,status.phase!=Failed",
             r#"&& $2 !~ /"controller":true,"kind":"/"#,
@@ -218,7 +218,7 @@ fn drained(removal: &Removal, cluster: &Cluster, gone: bool) -> Want {
             cluster = cluster.name
         );
     Want::new("remove.drain", format!("only pods of DaemonSets and static pods run on {node}"))
-        .asks(pods(node, "", ""))
+        .ask(pods(node, "", ""))
         .judged(none_left(gone, ""))
         .run_as_unit("drain", drain_seconds / 60 + 2, drain)
 }

@@ -93,8 +93,8 @@ fn an_unconfirmed_change_holds_up_no_other_node() {
     });
     let change = one(&want, "theirs\n").unwrap();
     assert_eq!((change.have.as_str(), change.want.as_str()), ("theirs", "ours"));
-    assert_eq!((change.state.word(), change.state.holds_up()), ("unconfirmed", false));
-    assert!(State::Ready.holds_up() && State::ByHand.holds_up());
+    assert_eq!((change.state.word(), change.state.blocks_others()), ("unconfirmed", false));
+    assert!(State::Ready.blocks_others() && State::ByHand.blocks_others());
 }
 
 #[test]

@@ -248,7 +248,7 @@ impl<S: Shell> Reconciler<S> {
         };
         let clean = |(t, changes): (usize, &Vec<Change>)| {
             let mut matters = changes.iter().filter(|change| door(t, change));
-            matters.all(|change| !change.state.holds_up())
+            matters.all(|change| !change.state.blocks_others())
         };
         Ok(stages.iter().enumerate().all(clean))
     }

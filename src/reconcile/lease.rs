@@ -56,13 +56,14 @@ impl<S: Shell> Reconciler<S> {
         let lease = machine.lease.as_ref().filter(|lease| !self.run.kin.knows(lease))?;
         let (what, hint) = match machine.busy.first() {
             Some(unit) => (
-                format!("{UNIT}{unit} of {} is still active", lease.holder()),
-                "wait until that unit has ended",
+                format!("the unit {UNIT}{unit}, which {} started, still runs", lease.holder()),
+                format!("wait until it has ended; on the machine, journalctl -fu {UNIT}{unit} shows what it does"),
             ),
             None if self.run.take_over => return None,
             None => (
                 format!("is being changed by {}", lease.holder()),
-                "wait until that run has ended; if it was killed, its lock expires after two minutes, and --take-over takes the machine at once",
+                "wait until that run has ended; if it was killed, its lease expires after two minutes, and --take-over takes the machine at once"
+                    .into(),
             ),
         };
         Some(Error::new(Kind::Busy, what).on(&host.node.name).hint(hint))

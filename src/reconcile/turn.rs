@@ -76,7 +76,7 @@ impl<S: Shell> Reconciler<S> {
         let counts = |change: &&Change| !matches!(change.state, State::Waits(_));
         let pressing = stages.iter().flatten().filter(counts).count();
         let earlier = self.stages.iter().zip(stages).filter(|(stage, _)| Turn::of(stage) != Turn::Last);
-        let pending = earlier.flat_map(|(_, all)| all).filter(|change| change.state.holds_up()).count();
+        let pending = earlier.flat_map(|(_, all)| all).filter(|change| change.state.blocks_others()).count();
         self.hosts[i].pending = pressing;
         self.hosts[i].progress.pending = pending;
     }

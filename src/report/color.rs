@@ -60,7 +60,7 @@ mod tests {
 
     #[test]
     fn colours_do_not_change_the_text() {
-        let lines = "w1  swap — the kubelet refuses\n  ✗ no swap is active\n      - /swap.img\n      + none\n\
+        let lines = "w1  swap — the kubelet refuses\n  ✗ swap is off\n      - /swap.img\n      + none\n\
             \n✔ all is well\n✗ w1  no\n      hint: turn it off\nplain";
         let painted = paint(&Shown::of(lines));
         assert_eq!(strip_str(&painted).to_string(), lines);

@@ -42,15 +42,20 @@ pub fn lines(plan: &[(String, Vec<Change>)], nodes: &[Node]) -> Vec<String> {
     all.map(|line| secret::hide(&indented(&line)).into_owned()).collect()
 }
 
-/// Returns the lines of the plan of a reset. They do not say why a cluster needs each step. `verbose`: with the contents of
-/// files, in place of one line for each file.
+/// Returns the lines of the plan of a reset: what it will do. They do not say why a cluster needs each step. `verbose`: with
+/// the contents of files, in place of one line for each file.
 pub fn reset(plan: &[(String, Vec<Change>)], nodes: &[Node], verbose: bool) -> Vec<String> {
     let one = |change: &Change| {
         let change = Change { why: "", ..change.clone() };
         if verbose { change } else { brief(change) }
     };
     let each = |(node, changes): &(String, Vec<Change>)| (node.clone(), changes.iter().map(one).collect());
-    lines(&plan.iter().map(each).collect::<Vec<_>>(), nodes)
+    // In this plan, a sentence is no complaint.
+    let arrow = |line: String| match line.strip_prefix("  ✗ ") {
+        Some(rest) => format!("  → {rest}"),
+        None => line,
+    };
+    lines(&plan.iter().map(each).collect::<Vec<_>>(), nodes).into_iter().map(arrow).collect()
 }
 
 /// Replaces the contents of files by what happens to the files.

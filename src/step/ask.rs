@@ -40,6 +40,12 @@ pub enum Ask {
     Administrator,
 }
 
+impl<S: Into<Sh>> From<S> for Ask {
+    fn from(shell: S) -> Self {
+        Ask::Shell(shell.into())
+    }
+}
+
 impl Ask {
     /// As `Api`, with an answer of a few lines.
     pub fn api(shell: impl Into<Sh>) -> Self {

@@ -42,7 +42,7 @@ pub fn available_on_each(
         .map(|object| (object.clone(), if each.contains(object) { nodes } else { 0 }))
         .collect();
     Want::new(id, that)
-        .asks(Ask::Objects(running))
+        .ask(Ask::Objects(running))
         .judged_objects(move |found| {
             let state = |((object, least), found): (&(Object, u64), &Option<Value>)| {
                 let lacks = match found {

@@ -48,7 +48,7 @@ fn no_token() -> Want {
     let secret = Object::new("v1", "Secret", "kube-system", TOKEN);
     let have = secret.to_string();
     Want::new("bootstrap.no-token", "no join token is left")
-        .asks(Ask::Objects(vec![secret]))
+        .ask(Ask::Objects(vec![secret]))
         .judged_object(move |secret| match secret {
             None => Verdict::Holds,
             Some(_) => Verdict::Differs { have: have.clone(), want: String::new() },
@@ -65,7 +65,7 @@ fn no_stale_node(cx: &Cx, name: &str) -> Want {
     Want::new("bootstrap.earlier-machine", format!("no Node {name} of an earlier machine is left"))
         .of(name)
         .about([name.to_string()])
-        .asks(Ask::Objects(vec![Object::node(name)]))
+        .ask(Ask::Objects(vec![Object::node(name)]))
         .judged_object(move |present| match present.is_none() || !stale {
             true => Verdict::Holds,
             false => {
@@ -84,7 +84,7 @@ fn no_stale_member(cx: &Cx, node: &Node) -> Want {
     Want::new("bootstrap.earlier-member", format!("no etcd member {name} of an earlier machine is left"))
         .of(&name)
         .about([name.clone()])
-        .asks(Ask::api_in_turn(etcd::ask(etcd::MEMBERS)))
+        .ask(Ask::api_in_turn(etcd::ask(etcd::MEMBERS)))
         .judged_presence(move |list| {
             let have = match list.map(|list| (etcd::members(list), list)) {
                 Some((Some(all), _)) if all.iter().any(|member| member.is_of(&name, ip)) => {
@@ -118,7 +118,7 @@ fn only_members(cx: &Cx) -> Want {
         .collect();
     let unmanaged = cx.fleet.unmanaged_nodes.clone();
     Want::new("bootstrap.etcd-members", "each etcd member is a control plane and has a vote")
-        .asks(Ask::api_in_turn(etcd::ask(etcd::MEMBERS)))
+        .ask(Ask::api_in_turn(etcd::ask(etcd::MEMBERS)))
         .judged_presence(move |list| match list.map(|list| (etcd::members(list), list)) {
             None => Verdict::Holds,
             Some((Some(all), _)) => judge_members(&all, &planes, &unmanaged),

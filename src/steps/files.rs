@@ -13,13 +13,13 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     let again = with(cx.cluster, cx.node) + AGAIN;
     Ok(vec![
         Want::new("permissions.modes", "only root can change this node's configuration and read its keys")
-            .asks(ask(cx.cluster, cx.node))
+            .ask(ask(cx.cluster, cx.node))
             .judged(|answer| judge(answer, |file| !is_apts(file)))
             .run(again.clone() + "modes_again\n")
             .only(cx.machine.is_member())
             .nothing_to_undo(WITH_THE_MEMBER),
         Want::new("permissions.writable", "the kubelet and containerd can write to their folders")
-            .asks(ask(cx.cluster, cx.node))
+            .ask(ask(cx.cluster, cx.node))
             .judged(writable)
             .run(again + "writable_again\n")
             .only(cx.machine.is_member())
@@ -33,7 +33,7 @@ pub(super) fn apts(cx: &Cx) -> Want {
         "permissions.package-sources",
         "apt can read its package sources, and only root can change them",
     )
-    .asks(ask(cx.cluster, cx.node))
+    .ask(ask(cx.cluster, cx.node))
     .judged(|answer| judge(answer, is_apts))
     .run(with(cx.cluster, cx.node) + AGAIN + "modes_again apt\n")
     .nothing_to_undo("no package needs it to be otherwise")

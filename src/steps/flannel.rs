@@ -18,7 +18,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     let (node, ip, pods) = (&cx.node.name, cx.node.ip.to_string(), cx.cluster.pods.to_string());
     Ok(vec![
         Want::new("flannel.interface", "flannel's interface and routes are as flannel set them up")
-            .asks(Ask::api(sh!(
+            .ask(Ask::api(sh!(
                 "{PODS}{DAEMONS}{PACKETS}{FLANNEL}flannel_drift {ip} {pods} {service}",
                 PODS,
                 DAEMONS,

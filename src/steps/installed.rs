@@ -119,7 +119,7 @@ fn cluster_info(cx: &Cx) -> Result<Want> {
         install(&object)?
     };
     Ok(Want::new("kubeadm-objects.cluster-info", "ConfigMap kube-public/cluster-info points to this cluster")
-        .asks(Ask::Objects(vec![Object::of(&object)]))
+        .ask(Ask::Objects(vec![Object::of(&object)]))
         .judged_object(move |object| judge_cluster_info(object, &server, &ca))
         .run(fix)
         .nothing_to_undo(WITH_THE_CLUSTER))

@@ -110,7 +110,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
 fn boot_unit(unit: &'static str, does: &str) -> Want {
     Want::new("kernel.boot-unit", format!("{unit} {does} at boot"))
         .of(unit)
-        .asks(Ask::Unit { unit: format!("{unit}.service"), reads: vec![] })
+        .ask(Ask::Unit { unit: format!("{unit}.service"), reads: vec![] })
         .judged_presence(|state| match state == Some("masked") {
             false => Verdict::Holds,
             true => Verdict::Differs { have: "masked".into(), want: "not masked".into() },

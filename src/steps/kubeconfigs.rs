@@ -206,7 +206,7 @@ fn kubelet(cx: &Cx) -> Want {
     let put = kubelet_conf(cx);
     let fix = sh!("systemctl stop kubelet\n{put}systemctl start kubelet", put);
     Want::new("kubeconfigs.kubelet", "kubelet.conf points the kubelet to its API server")
-        .asks(Ask::Kubeconfig(KUBELET_CONF.into()))
+        .ask(Ask::Kubeconfig(KUBELET_CONF.into()))
         .judged_presence(judge)
         .run(fix)
         .nothing_to_undo(WITH_THE_MEMBER)
@@ -287,7 +287,7 @@ fn control_plane(cx: &Cx, made: &'static Made) -> Result<Want> {
         format!("{} points {} to its API server", made.file, made.user),
     )
     .of(made.file)
-    .asks(Ask::Kubeconfig(path.clone()))
+    .ask(Ask::Kubeconfig(path.clone()))
     .judged_presence(judge)
     .run(again(cx, made, &path)?)
     .nothing_to_undo(WITH_THE_MEMBER)

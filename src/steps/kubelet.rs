@@ -44,7 +44,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
             "kubelet.packages",
             format!("kubelet, kubeadm and kubectl {version} are installed and held"),
         )
-        .asks(Ask::Packages(names))
+        .ask(Ask::Packages(names))
         .passes(all_held(&version), move |states| are_installed(states, &version))
         .run_as_unit("kubelet", 20, install(cluster))
         .undone_by(Undo::Back(Back::packages("kubelet", &PACKAGES))),
@@ -63,7 +63,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     wants.extend([programs::starts(cx, "kubelet.unit-files", "kubelet"), no_flags(cx)]);
     wants.push(
         Want::new("kubelet.at-boot", "the kubelet starts at boot")
-            .asks(Ask::Unit { unit: "kubelet.service".into(), reads: vec![] })
+            .ask(Ask::Unit { unit: "kubelet.service".into(), reads: vec![] })
             .passes("enabled", |state| state.starts_with("enabled "))
             .run("systemctl unmask -q kubelet\nsystemctl enable -q kubelet")
             .undone_by(Undo::Back(Back::unit("kubelet"))),
@@ -101,7 +101,7 @@ fn key(cx: &Cx) -> Want {
         (None, known) => known.as_ref().map(|keys| keys.fingerprints.clone()),
     };
     let want = Want::new("kubelet.repository-key", that)
-        .asks(Ask::File(KEY.into()))
+        .ask(Ask::File(KEY.into()))
         .judged_presence({
             let (shown, now) = (shown.clone(), cx.now);
             move |file| judge_key(file, right.as_deref(), shown.as_ref(), now)
@@ -176,7 +176,7 @@ fn judge_end(keys: &Keys, shown: Option<&Keys>, now: OffsetDateTime) -> Verdict 
 fn unit(cluster: &Cluster) -> Want {
     let version = &cluster.kubernetes;
     Want::new("kubelet.unit", "the kubelet's unit files match its packages")
-        .asks(programs::ask())
+        .ask(programs::ask())
         .judged(|answer| programs::wrong(answer, &["kubelet", "kubeadm"], programs::is_of_the_kubelets_unit))
         .run(sh!(
             "{update}pkg_install kubelet --reinstall 'kubelet={version}-*' 'kubeadm={version}-*'\napt-mark hold kubelet kubeadm >/dev/null",
@@ -197,7 +197,7 @@ pub(super) fn flags() -> Ask {
 /// flags (preflight).
 fn no_flags(cx: &Cx) -> Want {
     Want::new("kubelet.no-flags", "no local file gives the kubelet extra flags")
-        .asks(flags())
+        .ask(flags())
         .is("")
         .run(KUBELET_ARGS + "kubelet_args_out\n")
         .disrupts()

@@ -24,7 +24,7 @@ fn as_said(cx: &Cx, node: &Node) -> Want {
     let wanted = node.clone();
     Want::new("labels.node", format!("{} has its labels and taints", node.name))
         .of(&node.name)
-        .asks(Ask::Objects(vec![Object::node(&node.name), Object::notes()]))
+        .ask(Ask::Objects(vec![Object::node(&node.name), Object::notes()]))
         .about([node.name.clone()])
         .judged_objects(move |objects| {
             let (object, note) = read(objects);

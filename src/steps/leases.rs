@@ -63,7 +63,7 @@ fn lasts(cx: &Cx, name: &str, args: &Args) -> Want {
     let planes: Vec<String> = cx.cluster.control_planes().map(|node| node.name.clone()).collect();
     Want::new("leases.lasts", format!("the holder of {lease} keeps renewing it"))
         .of(lease.to_string())
-        .asks(Ask::api(KUBECTL + LASTS + sh!("lease_expired {namespace} {name}", namespace, name)))
+        .ask(Ask::api(KUBECTL + LASTS + sh!("lease_expired {namespace} {name}", namespace, name)))
         .judged(move |answer| {
             let Some((holder, renewed)) = answer.trim_end().split_once(' ') else { return Verdict::Holds };
             // The other want reports a Lease of somebody else.
@@ -91,7 +91,7 @@ fn renewed(cx: &Cx, name: &str, args: &Args) -> Want {
     let now = cx.now;
     Want::new("leases.renewed", format!("{lease} is held and renewed by a control plane"))
         .of(lease.to_string())
-        .asks(Ask::Objects(vec![lease]))
+        .ask(Ask::Objects(vec![lease]))
         .judged_object(move |lease| judge(lease, &planes, now))
         .run(
             kubectl()

@@ -97,7 +97,7 @@ fn control_plane(cx: &Cx, enter: &Sh) -> Want {
     let has_credentials = cx.machine.is_member();
     let through = cx.machine.has("receipt") && has_credentials;
     Want::new(CONTROL_PLANE, format!("{} runs the control plane of {}", cx.node.name, cx.cluster.name))
-        .asks(Ask::Objects(objects))
+        .ask(Ask::Objects(objects))
         .judged_objects(move |found| {
             let mut missing: Vec<String> = Vec::new();
             if !has_credentials {
@@ -133,7 +133,7 @@ fn worker(cx: &Cx, enter: &Sh) -> Want {
         () => Some("not a member"),
     };
     Want::new(JOINED, format!("{} is a member of {}", cx.node.name, cx.cluster.name))
-        .asks(Ask::Facts)
+        .ask(Ask::Facts)
         .judged(move |_| match have {
             None => Verdict::Holds,
             Some(have) => Verdict::Differs { have: have.into(), want: "member".into() },

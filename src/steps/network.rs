@@ -29,7 +29,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
 /// knows which pods depend on it.
 fn no_flannel(object: Object) -> Want {
     Want::new("network.no-flannel", "the cluster does not run flannel beside its own network")
-        .asks(Ask::Objects(vec![object.clone()]))
+        .ask(Ask::Objects(vec![object.clone()]))
         .judged_object(move |present| match present.is_some_and(runs_flannel) {
             false => Verdict::Holds,
             true => Verdict::Differs { have: format!("{object}\n"), want: String::new() },

@@ -62,7 +62,7 @@ fn takes_pods(node: &Node) -> Want {
     let asks = Ask::Objects(vec![Object::node(&node.name), Object::notes()]);
     Want::new("nodes.schedulable", format!("whether {} accepts new pods", node.name))
         .of(&node.name)
-        .asks(asks)
+        .ask(asks)
         .judged_objects(move |objects| {
             let (name, taints) = (&node.name, labels::foreign_taints(&node, objects).join(", "));
             let object = objects.first().and_then(Option::as_ref);
@@ -98,7 +98,7 @@ fn pressed(cx: &Cx, node: &Node) -> Want {
     Want::new("nodes.pressure", format!("{} is under no pressure", node.name))
         .of(&node.name)
         .about([node.name.clone()])
-        .asks(Ask::Objects(vec![Object::node(&node.name)]))
+        .ask(Ask::Objects(vec![Object::node(&node.name)]))
         .judged_object(move |node| {
             let have = node.map(pressures).unwrap_or_default();
             let want = "no pressure\n".to_string();
@@ -126,7 +126,7 @@ fn pressures(node: &Value) -> String {
 fn unmanaged(cx: &Cx) -> Want {
     let known: BTreeSet<String> = cx.cluster.nodes.iter().map(|node| node.name.clone()).collect();
     Want::new("nodes.unmanaged", "whether the cluster has Nodes that are not in the inventory")
-        .asks(Ask::Nodes)
+        .ask(Ask::Nodes)
         .judged(move |answer| {
             let names = answer.lines().filter_map(|line| line.split(' ').next());
             let strange: Vec<&str> = names.filter(|name| !known.contains(*name)).collect();
@@ -144,8 +144,8 @@ fn unmanaged(cx: &Cx) -> Want {
 fn even(cx: &Cx) -> Option<Want> {
     let n = cx.cluster.control_planes().count();
     let words = format!("{n} control planes tolerate no more failures than {}: use {}", n - 1, n + 1);
-    let want = Want::new("nodes.even-control-planes", "whether the number of control planes is odd")
-        .asks(Ask::Facts);
+    let want =
+        Want::new("nodes.even-control-planes", "whether the number of control planes is odd").ask(Ask::Facts);
     n.is_multiple_of(2).then(|| want.judged(move |_| Verdict::Noted(words.clone())))
 }
 
@@ -158,7 +158,7 @@ fn about(
     test: impl Fn(&Value) -> (bool, String) + Send + Sync + 'static,
 ) -> Want {
     let waits = cx.fleet.before_ready(&node.name);
-    let asks = Want::new(id, that).of(&node.name).asks(Ask::Objects(vec![Object::node(&node.name)]));
+    let asks = Want::new(id, that).of(&node.name).ask(Ask::Objects(vec![Object::node(&node.name)]));
     let want = asks.about([node.name.clone()]).judged_object(move |node| {
         let (holds, have) = node.map_or_else(|| (false, "not registered".into()), &test);
         match &waits {
@@ -300,7 +300,7 @@ fn dns(cx: &Cx) -> Want {
     let coredns = Object::new("apps/v1", "Deployment", "kube-system", "coredns");
     let nodes = cx.cluster.nodes.iter();
     Want::new("nodes.dns", "the cluster's DNS answers")
-        .asks(Ask::Objects(vec![coredns.clone()]))
+        .ask(Ask::Objects(vec![coredns.clone()]))
         .judged_object(move |deployment| {
             let up = deployment.and_then(|object| object.pointer("/status/availableReplicas")?.as_u64()).unwrap_or(0);
             let refused = deployment.and_then(refused);

@@ -234,7 +234,7 @@ fn asked(
 ) -> Want {
     let fix = asking(cx) + sh!("answered {name} {good}", name, good = Sh::words(good));
     Want::new(id, that)
-        .asks(ask(cx.cluster, cx.node))
+        .ask(ask(cx.cluster, cx.node))
         .judged(move |answer| match answer {
             // If the machine is a member, other steps say what is gone.
             NO_MEMBER => Verdict::Holds,

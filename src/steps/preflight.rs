@@ -101,7 +101,7 @@ fn head(
 ) -> Want {
     let (holds, have, want) = test(machine);
     let verdict = if holds { Verdict::Holds } else { Verdict::Differs { have, want } };
-    Want::new(id, that).asks(Ask::Facts).judged(move |_| verdict.clone())
+    Want::new(id, that).ask(Ask::Facts).judged(move |_| verdict.clone())
 }
 
 /// A want that the inventory can downgrade to a warning, by this name of the check. The hint says so.
@@ -149,7 +149,7 @@ fn nothing(
 ) -> Want {
     let (checks, text) = (cluster.ignore_preflight.clone(), that.to_string());
     let ignored = move |line: &str| is_ignored(&checks, &name(line));
-    Want::new(id, that).asks(ask).judged(move |answer| {
+    Want::new(id, that).ask(ask).judged(move |answer| {
         let (told, wrong): (Vec<&str>, Vec<&str>) = answer.lines().partition(|line| ignored(line));
         match (told.is_empty(), wrong.is_empty()) {
             (true, true) => Verdict::Holds,
@@ -175,7 +175,7 @@ fn is_host_name(name: &str) -> bool {
 /// Notes programs that run beside Kubernetes, or that do not run, and that may be why something fails later.
 fn beside() -> Want {
     Want::new("preflight.beside", "whether anything on the machine may interfere with Kubernetes")
-        .asks(Ask::OnlyBeforeJoin(BESIDE.into()))
+        .ask(Ask::OnlyBeforeJoin(BESIDE.into()))
         .judged(|answer| match answer.trim() {
             "" => Verdict::Holds,
             lines => Verdict::Noted(lines.replace('\n', "; ")),

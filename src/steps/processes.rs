@@ -36,7 +36,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
             .disrupts(),
     ];
     let asked =
-        |want: Want| want.asks(ask.clone()).nothing_to_undo(WITH_THE_MEMBER).only(cx.machine.is_member());
+        |want: Want| want.ask(ask.clone()).nothing_to_undo(WITH_THE_MEMBER).only(cx.machine.is_member());
     Ok(wants.into_iter().map(asked).collect())
 }
 

@@ -33,7 +33,7 @@ done
 /// an apply leaves them.
 pub(super) fn first() -> Want {
     Want::new("runtime.other-programs", "whether other programs come before those of the packages in PATH")
-        .asks(ask())
+        .ask(ask())
         .judged(|answer| {
             match answer.lines().filter_map(|line| line.strip_prefix("first: ")).collect::<Vec<_>>()[..] {
                 [] => Verdict::Holds,
@@ -59,7 +59,7 @@ pub(super) fn wrong(answer: &str, packages: &[&str], of: impl Fn(&str) -> bool) 
 pub(super) fn want(id: &'static str, package: &'static str, name: &'static str, update: Sh) -> Want {
     Want::new(id, format!("the programs of {package} match the package"))
         .of(package)
-        .asks(ask())
+        .ask(ask())
         .judged(move |answer| wrong(answer, &[package], |line| !is_of_the_kubelets_unit(line)))
         .run_as_unit(
             name,
@@ -85,7 +85,7 @@ pub(super) fn starts(cx: &Cx, id: &'static str, unit: &'static str) -> Want {
     let prefix = format!("{unit}: ");
     let called = if unit == "kubelet" { "the kubelet" } else { unit };
     Want::new(id, format!("no local file changes how {called} starts"))
-        .asks(unit_files())
+        .ask(unit_files())
         .judged(move |answer| found(answer.lines().filter(|line| line.starts_with(&prefix))))
         .run(UNIT_FILES + AGAIN + sh!("unit_files_out {unit}\n", unit))
         .disrupts()

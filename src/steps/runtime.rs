@@ -43,7 +43,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     wants.extend(proxy(cluster));
     wants.push(
         Want::new("runtime.packages", "containerd is installed and held")
-            .asks(Ask::Packages(vec!["containerd".into()]))
+            .ask(Ask::Packages(vec!["containerd".into()]))
             .passes(format!("containerd {}.{} or newer, held", OLDEST.0, OLDEST.1), is_installed)
             .run_as_unit("runtime", 20, install(cluster))
             .undone_by(Undo::Back(uninstalled())),

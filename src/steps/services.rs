@@ -19,7 +19,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     Ok(vec![
         routes(cx).only(cx.machine.is_member()).nothing_to_undo(WITH_THE_MEMBER),
         Want::new("services.rules", "kube-proxy's rules are in place")
-            .asks(packets::ask(cx.cluster, cx.node))
+            .ask(packets::ask(cx.cluster, cx.node))
             .judged(move |answer| {
                 let runs = answer.lines().any(|line| line == packets::PROXY);
                 match packets::state(answer, "service") {

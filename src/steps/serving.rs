@@ -32,7 +32,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     let cluster = Arc::new(cx.cluster.clone());
     let mut wants: Vec<Want> = served.iter().map(|node| served_by(cx, &cluster, node)).collect();
     wants.push(left(cluster));
-    Ok(wants.into_iter().map(|want| want.asks(Ask::whole_api(KUBECTL + SERVING + ASK))).collect())
+    Ok(wants.into_iter().map(|want| want.ask(Ask::whole_api(KUBECTL + SERVING + ASK))).collect())
 }
 
 /// Whether the kubelet of this node asks the cluster for the certificate that it serves with.

@@ -57,7 +57,7 @@ fn asking(cx: &Cx) -> Want {
         names.iter().filter(|name| cx.fleet.before_ready(name).is_none()).cloned().collect();
     let (me, is_member) = (cx.node.name.clone(), cx.machine.is_member());
     Want::new("kubelet-settings.readable", "kubelets report the settings that they use")
-        .asks(Ask::whole_api(sh!(
+        .ask(Ask::whole_api(sh!(
             "[ -e /etc/kubernetes/manifests/kube-apiserver.yaml ] || exit 0\n{KUBECTL}{SETTINGS}{KUBELETS} {names}",
             KUBECTL,
             SETTINGS,
@@ -105,7 +105,7 @@ fn running_with(cx: &Cx) -> Result<Want> {
         }
     };
     Ok(Want::new("kubelet-settings.kubelet", "the kubelet uses its current settings")
-        .asks(Ask::Facts)
+        .ask(Ask::Facts)
         .judged(judge)
         .run("systemctl restart kubelet\nstays_active kubelet")
         .nothing_to_undo(WITH_THE_MEMBER)

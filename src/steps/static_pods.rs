@@ -28,7 +28,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     let node = sh!("NODE={node}\n", node = cx.node.name);
     Ok(vec![
         Want::new("static-pods.current", "the control plane runs with its current files")
-            .asks(Ask::api(PODS + node.clone() + ASK))
+            .ask(Ask::api(PODS + node.clone() + ASK))
             .is("")
             .run_as_unit("control-plane", 10, PODS + KUBECTL + node + startable(cx)? + RESTART)
             .nothing_to_undo(WITH_THE_MEMBER)

@@ -1,4 +1,4 @@
-//! swap: no swap is active, and none comes back after a reboot.
+//! swap: it is off, and stays off after a reboot.
 
 use crate::error::Result;
 use crate::shell::Sh;
@@ -27,7 +27,7 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
     // If the inventory lets the kubelet run with swap, the swap stays. A reset still finds what an earlier inventory changed.
     let off = cx.cluster.kubelet.get("failSwapOn") != Some(&false.into());
     let wants = vec![
-        Want::edit("swap.fstab", "fstab activates no swap", "/etc/fstab", comment_out_swap, bring_back_swap),
+        Want::edit("swap.fstab", "swap is off in fstab", "/etc/fstab", comment_out_swap, bring_back_swap),
         Want::edit(
             "swap.zram",
             "zram-generator creates no swap",
@@ -36,19 +36,17 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
             bring_back_swap,
         ),
         // This target pulls in everything else that brings swap: zram-generator, a partition found by its type, most units.
-        Want::new("swap.target", "systemd activates no swap")
-            .asks(Ask::Unit { unit: "swap.target".into(), reads: vec![] })
+        Want::new("swap.target", "swap.target is masked")
+            .ask(Ask::Unit { unit: "swap.target".into(), reads: vec![] })
             .is("masked")
             .run("systemctl mask -q swap.target")
             .undone_by(Undo::Back(
                 Back::new("swap.target", "systemd may activate swap again")
                     .script("systemctl unmask -q swap.target"),
             )),
-        Want::new("swap.active", "no swap is active").ask(ACTIVE).is("").run("swapoff -a").undone_by(
-            Undo::Back(
-                Back::new("active", "swap is restored to its earlier state").now(ACTIVE).script(SWAP_ON),
-            ),
-        ),
+        Want::new("swap.active", "swap is off").ask(ACTIVE).is("").run("swapoff -a").undone_by(Undo::Back(
+            Back::new("active", "swap is restored to its earlier state").now(ACTIVE).script(SWAP_ON),
+        )),
         units(),
         services(),
     ];

@@ -79,7 +79,7 @@ fn want(cx: &Cx, upload: &Upload) -> Result<Want> {
         format!("{} in the cluster is what kubeadm writes from this inventory", upload.name),
     )
     .of(upload.name)
-    .asks(Ask::Objects(vec![Object::new("v1", "ConfigMap", "kube-system", upload.name)]))
+    .ask(Ask::Objects(vec![Object::new("v1", "ConfigMap", "kube-system", upload.name)]))
     .judged_object(move |object| match object {
         None => gone(made_by_member),
         Some(object) => compare(object, keys, &fingerprint),

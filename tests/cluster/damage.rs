@@ -78,9 +78,9 @@ const NOTES_HALF_GONE: Damage = Damage {
     script: "cp -a /var/lib/ironstrap /root/notes; cd /var/lib/ironstrap/before\n\
         rm runtime-packages.kept file-etc-containerd-config.toml.path; : >member-member.kept",
     words: &[
-        "file-etc-containerd-config.toml is damaged",
-        "member-member is damaged",
-        "runtime-packages is damaged",
+        "file-etc-containerd-config.toml.* is damaged",
+        "member-member.* is damaged",
+        "runtime-packages.* is damaged",
         "from a backup",
     ],
     mend: "rm -rf /var/lib/ironstrap; mv /root/notes /var/lib/ironstrap",

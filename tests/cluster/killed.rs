@@ -95,7 +95,7 @@ fn while_apt_unpacks(world: &World) {
     // A run from another folder cannot take over.
     let copy = world.copy("copy");
     let over = world.start_as("operator", &copy, &["apply", "--yes", "--limit", "w1", "--take-over"]).end(60);
-    over.refused(9, "w1", &["ironstrap-kubelet of operator@", " still "]);
+    over.refused(9, "w1", &["the unit ironstrap-kubelet, which operator@", " still "]);
     std::fs::remove_dir_all(&copy).unwrap();
     let script = world.lab.ssh("w1", "echo /run/ironstrap/kubelet.*.sh");
     let script = script.trim().to_string();

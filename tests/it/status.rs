@@ -215,7 +215,7 @@ fn a_converged_cluster_is_healthy() {
 fn similar_nodes_of_a_large_cluster_share_a_row() {
     let mut fleet = Fleet::large();
     (40..90).for_each(|i| fleet.off(i));
-    (200..203).for_each(|i| fleet.nodes[i].changes = vec![change("swap", "no swap is active", State::Ready)]);
+    (200..203).for_each(|i| fleet.nodes[i].changes = vec![change("swap", "swap is off", State::Ready)]);
     let status = fleet.status();
     snapshot("status-large", &report::status::lines(&status, None, false, false).join("\n"));
     let all = report::status::lines(&status, None, false, true);
@@ -247,8 +247,8 @@ fn drift_and_unknown_states_are_described() {
         change("nodes", "w2 is Ready", State::Waits(Blocked::until("w2", "to join"))),
     ];
     fleet.nodes[1].changes = vec![
-        change("swap", "fstab activates no swap", State::Ready),
-        change("swap", "no swap is active", State::Ready),
+        change("swap", "swap is off in fstab", State::Ready),
+        change("swap", "swap is off", State::Ready),
         change("runtime", "containerd runs its current config", State::Ready),
         change("kernel", "net.ipv4.ip_forward is 1", unknown()),
     ];
@@ -363,7 +363,7 @@ fn nothing_is_unknown_before_a_cluster_exists() {
                 Topic::Api | Topic::Tokens | Topic::Pods => Answer::NotHere,
             };
         }
-        fleet.nodes[i].changes = vec![change("swap", "no swap is active", State::Ready)];
+        fleet.nodes[i].changes = vec![change("swap", "swap is off", State::Ready)];
     }
     let status = fleet.status();
     assert_eq!(status.unseen, []);

@@ -147,10 +147,10 @@ impl Sum<'_> {
         if self.changes > 0 {
             report::err("");
             report::err(&format!(
-                "  kubectl --kubeconfig {} get nodes        list the nodes",
+                "  list the nodes:          kubectl --kubeconfig {} get nodes",
                 self.kubeconfig
             ));
-            report::err(&format!("  ironstrap plan -i {inventory}        show drift at any time"));
+            report::err(&format!("  show drift at any time:  ironstrap plan -i {inventory}"));
         }
     }
 }

@@ -21,8 +21,8 @@ pub(super) const STEP: Step = Step {
     wants: |cx| Ok(wants(&keys(cx)?)),
 };
 
-const DAMAGED: &str = "restore /var/lib/ironstrap of this machine from a backup; without one, delete the record: \
-     rm /var/lib/ironstrap/before/NAME.* (NAME is the word before \"is damaged\"), and correct its file or setting yourself";
+const DAMAGED: &str = "restore /var/lib/ironstrap of this machine from a backup; without one, delete \
+     what is damaged, and correct its file or setting yourself";
 const STRANGER: &str = "restore /var/lib/ironstrap of this machine from a backup; without one, run on the machine: kubeadm reset, then \
      apt-get purge kubelet kubeadm kubectl containerd";
 const UNMARKED: &str = "restore /var/lib/ironstrap of this machine from a backup; without one, write what you want into these files, \
@@ -66,17 +66,14 @@ fn whole(keys: &[Key]) -> Want {
     let edits: Vec<&str> = keys.iter().filter(|key| key.is_edit).map(|key| key.name.as_str()).collect();
     let ask =
         sh!("cd {BEFORE} 2>/dev/null || exit 0\nedits={edits}\n", BEFORE, edits = edits.join(" ")) + WHOLE;
-    Want::new("notes.whole", "the records of the earlier state are undamaged")
-        .ask(ask)
-        .is("")
-        .by_hand(DAMAGED)
+    Want::new("notes.whole", "the saved state is undamaged").ask(ask).is("").by_hand(DAMAGED)
 }
 
 const WHOLE: &str = r#"damaged() {
   case " $edits " in *" $1 "*) return 0 ;; esac
   of=
   { read -r of <"$1.path"; } 2>/dev/null || :
-  echo "$1 is damaged${of:+ ($of)}"
+  echo "$PWD/$1.* is damaged${of:+ (the record of $of)}"
 }
 for f in *.sum *.path *.answer; do
   [ -f "$f" ] || continue

@@ -8,7 +8,7 @@ use crate::step::{Ask, Cx, Verdict, WITH_THE_CLUSTER, Want};
 pub(super) fn want(cx: &Cx) -> Want {
     let planes: Vec<String> = cx.cluster.control_planes().map(|node| node.ip.to_string()).collect();
     Want::new("bootstrap.api-service", "the Service default/kubernetes has only API servers as endpoints")
-        .asks(Ask::Listed)
+        .ask(Ask::Listed)
         .judged({
             let planes = planes.clone();
             move |answer| judge(answer, &planes)

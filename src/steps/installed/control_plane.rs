@@ -32,7 +32,7 @@ const ENFORCE: &str = "pod-security.kubernetes.io/enforce";
 /// kube-proxy and of the control plane do not come back.
 fn admits() -> Want {
     Want::new("kubeadm-objects.admission", "Namespace kube-system admits the pods of the control plane")
-        .asks(Ask::Objects(vec![Object::new("v1", "Namespace", "", "kube-system")]))
+        .ask(Ask::Objects(vec![Object::new("v1", "Namespace", "", "kube-system")]))
         .judged_object(judge_admission)
         .run(
             kubectl()

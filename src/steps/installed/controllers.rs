@@ -20,7 +20,7 @@ const CONTROLLERS: &str = "attachdetach-controller certificate-controller cluste
 
 pub(super) fn want(cx: &Cx) -> Want {
     Want::new("kubeadm-objects.controllers", "the controllers have their RBAC rights")
-        .asks(Ask::Listed)
+        .ask(Ask::Listed)
         .judged(judge)
         .run(api_again(&cx.node.name))
         .nothing_to_undo(WITH_THE_CLUSTER)

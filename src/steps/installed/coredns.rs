@@ -95,7 +95,7 @@ fn corefile(cx: &Cx, object: &Value) -> Result<Want> {
     let right = manifest["data"]["Corefile"].as_str().unwrap_or_default().to_string();
     let whose = if ours { "the inventory's" } else { "kubeadm's" };
     Ok(Want::new("kubeadm-objects.corefile", format!("ConfigMap kube-system/coredns has {whose} Corefile"))
-        .asks(Ask::Objects(vec![Object::of(&manifest)]))
+        .ask(Ask::Objects(vec![Object::of(&manifest)]))
         .judged_object(move |object| judge_corefile(object, &right, ours))
         .run(fix + sh!("restarted {PODS}", PODS))
         .nothing_to_undo(WITH_THE_CLUSTER))

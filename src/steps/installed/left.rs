@@ -40,7 +40,7 @@ pub(super) fn wants(cluster: &Cluster) -> Vec<Want> {
             format!("whether the cluster still has kubeadm's {program}"),
         )
         .of(program);
-        wants.push(want.asks(Ask::Objects(vec![object.clone()])).judged_object(move |present| {
+        wants.push(want.ask(Ask::Objects(vec![object.clone()])).judged_object(move |present| {
             match present.is_some_and(|present| is_kubeadms(present, label)) {
                 false => Verdict::Holds,
                 true => Verdict::Noted(format!(

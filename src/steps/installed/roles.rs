@@ -90,7 +90,7 @@ const ROLES: &[(&str, &[Right])] = &[
 pub(super) fn want(cx: &Cx) -> Want {
     let object = |(name, _): &(&str, _)| Object::new("rbac.authorization.k8s.io/v1", "ClusterRole", "", name);
     Want::new("kubeadm-objects.roles", "the API server's default ClusterRoles have their rules")
-        .asks(Ask::Objects(ROLES.iter().map(object).collect()))
+        .ask(Ask::Objects(ROLES.iter().map(object).collect()))
         .judged_objects(judge)
         .run(api_again(&cx.node.name))
         .nothing_to_undo(WITH_THE_CLUSTER)

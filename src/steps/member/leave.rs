@@ -27,7 +27,7 @@ pub(super) fn undo(cx: &Cx) -> Undo {
     let is = etcd + ETCD_IS + "etcd_is\n";
     let (node, cluster) = (&cx.node.name, &cx.cluster.name);
     Undo::Back(
-        Back::new("member", format!("{node} has left {cluster}"))
+        Back::new("member", format!("the machine of {node} is no member of {cluster}"))
             .keep(head.clone() + "\ntraces")
             .now(is + NOW)
             .script(head + "\nleave"),

@@ -32,7 +32,7 @@ pub(super) fn want(cx: &Cx) -> Result<Want> {
     }
     let (have, want) = ("the cluster has no such Node".to_string(), format!("Node {name}"));
     Ok(Want::new("member.node-object", format!("the Node of {name} exists in the cluster"))
-        .asks(Ask::Facts)
+        .ask(Ask::Facts)
         .judged(move |_| match gone {
             true => Verdict::Differs { have: have.clone(), want: want.clone() },
             false => Verdict::Holds,

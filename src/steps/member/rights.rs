@@ -16,7 +16,7 @@ pub(super) fn wants(cx: &Cx) -> Vec<Want> {
 /// it again cannot depend on RBAC.
 fn administrator(cx: &Cx) -> Want {
     let want = Want::new("bootstrap.administrator", "kubernetes-admin may administer the cluster")
-        .asks(Ask::Administrator)
+        .ask(Ask::Administrator)
         .judged(|answer| match answer {
             "may not" => Verdict::Differs {
                 have: "RBAC does not allow it".into(),

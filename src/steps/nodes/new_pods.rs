@@ -12,7 +12,7 @@ pub(super) fn want(cx: &Cx) -> Want {
     let image = cx.cluster.pause_image();
     let waits = cx.cluster.nodes.iter().find_map(|node| cx.fleet.before_ready(&node.name));
     Want::new("nodes.new-pods", "the API server admits new pods")
-        .asks(Ask::api(sh!(
+        .ask(Ask::api(sh!(
             "{KUBECTL}{FUNCTIONS}new_pods {image}",
             KUBECTL,
             FUNCTIONS,

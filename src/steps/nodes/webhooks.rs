@@ -14,7 +14,7 @@ pub(super) fn wants(cx: &Cx) -> [Want; 2] {
     let waits = cx.cluster.nodes.iter().find_map(|node| cx.fleet.before_ready(&node.name));
     let ask = Ask::api(KUBECTL + FUNCTIONS + "webhooks_away");
     let webhooks = Want::new("nodes.webhooks", "every webhook that must answer has a ready pod")
-        .asks(ask.clone())
+        .ask(ask.clone())
         .judged(move |answer| {
             let away: String =
                 lines(answer).filter(|line| !line.starts_with(API)).map(|line| format!("{line}\n")).collect();
@@ -30,7 +30,7 @@ pub(super) fn wants(cx: &Cx) -> [Want; 2] {
         .run(KUBECTL + FUNCTIONS + "webhooks_answer")
         .eventually()
         .nothing_to_undo(WITH_THE_CLUSTER);
-    let apis = Want::new("nodes.aggregated-apis", "whether aggregated APIs are available").asks(ask).judged(|answer| {
+    let apis = Want::new("nodes.aggregated-apis", "whether aggregated APIs are available").ask(ask).judged(|answer| {
         let away: Vec<&str> = lines(answer).filter_map(|line| line.strip_prefix(API)).collect();
         match away.is_empty() {
             true => Verdict::Holds,

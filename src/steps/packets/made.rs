@@ -69,7 +69,7 @@ pub(in crate::steps) fn none_left(cluster: &Cluster) -> Want {
     let fix = "kubectl -n kube-system delete pods --wait=false \
                -l app.kubernetes.io/managed-by=ironstrap,app.kubernetes.io/component=packets\n";
     Want::new("bootstrap.probe-pods", "no probe pod of an earlier run is left")
-        .asks(Ask::Objects(sample(cluster).map(pod).collect()))
+        .ask(Ask::Objects(sample(cluster).map(pod).collect()))
         .judged_objects(move |pods| match pods.iter().flatten().filter(stays).count() {
             0 => Verdict::Holds,
             n => Verdict::Differs { have: format!("probe pods in kube-system: {n}"), want: String::new() },

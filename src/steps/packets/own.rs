@@ -113,8 +113,7 @@ pub(super) fn proxy(cx: &Cx) -> Result<Vec<Want>> {
     let set = Want::new("processes.kube-proxy-settings", "kube-proxy uses its current settings")
         .judged(move |answer| runs_with(answer, &settings))
         .run(functions() + sh!("proxy_settings_again {node}", node));
-    let asked =
-        |want: Want| want.asks(ask(cx.cluster, cx.node)).eventually().nothing_to_undo(WITH_THE_MEMBER);
+    let asked = |want: Want| want.ask(ask(cx.cluster, cx.node)).eventually().nothing_to_undo(WITH_THE_MEMBER);
     Ok(vec![asked(answers), asked(runs), asked(set)])
 }
 

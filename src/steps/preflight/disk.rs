@@ -42,7 +42,7 @@ const PROGRAMS: [&str; 3] = ["/opt/cni/bin", "/usr/bin", "/var/lib/dpkg/info"];
 pub(super) fn wants(cluster: &Cluster, node: &Node) -> Vec<Want> {
     let want = |id, that: &str, wrong: fn(&[Need], &[Place]) -> Vec<String>| {
         let needs = needs(cluster, node);
-        Want::new(id, that).asks(ask(&needs)).judged(move |answer| {
+        Want::new(id, that).ask(ask(&needs)).judged(move |answer| {
             let found = Place::read(answer).map(|places| wrong(&needs, &places));
             match found {
                 Some(found) if found.is_empty() => Verdict::Holds,

@@ -60,7 +60,7 @@ fn plugins(cluster: &Cluster) -> Want {
     let ignored = cluster.ignores("Leftovers");
     let files = "for f in /etc/cni/net.d/*.conf /etc/cni/net.d/*.conflist /etc/cni/net.d/*.json; do [ ! -e \"$f\" ] || echo \"${f##*/}\"; done";
     Want::new("preflight.cni", "no other network plugin is configured")
-        .asks(ask(files))
+        .ask(ask(files))
         .judged(move |answer| {
             let first = answer.lines().any(|file| flannel && file < FLANNELS);
             let have = answer.replace('\n', ", ");
@@ -89,12 +89,12 @@ fn links(cluster: &Cluster) -> Want {
 
 /// Notes leftovers that a new cluster can live with.
 fn others() -> Want {
-    Want::new("preflight.leftovers", "whether an earlier cluster left anything else")
-        .asks(ask(OTHERS))
-        .judged(|answer| match answer {
+    Want::new("preflight.leftovers", "whether an earlier cluster left anything else").ask(ask(OTHERS)).judged(
+        |answer| match answer {
             "" => Verdict::Holds,
             lines => Verdict::Noted(format!("an earlier cluster left {}", lines.replace('\n', "; "))),
-        })
+        },
+    )
 }
 
 const OTHERS: &str = r#"count() { [ "$1" = 0 ] || echo "$1 $2"; }

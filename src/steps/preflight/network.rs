@@ -26,7 +26,7 @@ fn routes(node: &Node) -> Ask {
 /// route until the kernel gives them another destination.
 fn default_route(node: &Node) -> Want {
     Want::new("preflight.default-route", "there is a default route")
-        .asks(routes(node))
+        .ask(routes(node))
         .passes("a default route", |routes| !routes.is_empty())
         .by_hand(
             "add one, because without it the machine cannot reach Services: ip route add default via GATEWAY; if there is no \
@@ -38,7 +38,7 @@ fn default_route(node: &Node) -> Want {
 /// and sometimes a mistake.
 fn one_card(node: &Node, card: Option<String>) -> Want {
     let ip = node.ip;
-    Want::new("preflight.cluster-network", "whether the default route uses the interface with the cluster address").asks(routes(node)).judged(move |routes| {
+    Want::new("preflight.cluster-network", "whether the default route uses the interface with the cluster address").ask(routes(node)).judged(move |routes| {
         let Some(card) = card.as_deref() else { return Verdict::Holds };
         let leads = |route: &str| route.split_whitespace().skip_while(|word| *word != "dev").nth(1) == Some(card);
         match routes.is_empty() || routes.lines().any(leads) {
@@ -77,7 +77,7 @@ fi
 /// is the machine itself, it is CoreDNS, which then asks itself.
 fn name_servers(cluster: &Cluster) -> Want {
     Want::new("preflight.name-servers", "pods get name servers that they can reach")
-        .asks(resolv_conf(cluster))
+        .ask(resolv_conf(cluster))
         .judged(|answer| {
             let (file, lines) = answer.split_once('\n').unwrap_or((answer, ""));
             let servers: Vec<&str> = lines.lines().filter_map(|line| line.strip_prefix("nameserver ")).collect();
@@ -101,7 +101,7 @@ fn name_servers(cluster: &Cluster) -> Want {
 /// at all.
 fn many_names(cluster: &Cluster) -> Want {
     Want::new("preflight.name-server-limits", "whether pods get all name servers and search domains")
-        .asks(resolv_conf(cluster))
+        .ask(resolv_conf(cluster))
         .judged(|answer| {
             let of =
                 |word: &str| answer.lines().filter_map(|line| line.strip_prefix(word)).collect::<Vec<&str>>();
@@ -129,7 +129,7 @@ fn many_names(cluster: &Cluster) -> Want {
 /// (apt, methods/http.cc, `HttpServerState::Open`).
 fn proxies(ours: Proxy) -> Want {
     Want::new("preflight.proxy", "whether the machine uses a proxy that is not in the inventory")
-        .asks(Ask::OnlyBeforeJoin(PROXIES.into()))
+        .ask(Ask::OnlyBeforeJoin(PROXIES.into()))
         .judged(move |answer| others(answer, &ours))
 }
 

@@ -27,7 +27,7 @@ printf '%s\n' "$x" | sed -n 's/^ \([a-z0-9][^ ]*\).*/\1/p'"#;
 
 fn whole() -> Want {
     Want::new("preflight.packages-whole", "no package is half installed")
-        .asks(Ask::OnlyBeforeJoin(UNTOUCHED + AUDIT))
+        .ask(Ask::OnlyBeforeJoin(UNTOUCHED + AUDIT))
         .passes("", |answer| answer.is_empty())
         .by_hand("dpkg --configure -a; apt-get install -f")
 }
@@ -37,7 +37,7 @@ fn whole() -> Want {
 fn conflict(cluster: &Cluster) -> Want {
     let (key, url) = (kubelet::KEY, cluster.packages.address());
     Want::new("preflight.package-sources", "no package source conflicts with the Kubernetes repository")
-        .asks(Ask::OnlyBeforeJoin(sh!(
+        .ask(Ask::OnlyBeforeJoin(sh!(
             "{SOURCES}command -v apt-get >/dev/null || exit 0\nd=$(mktemp -d)\ntrap 'rm -rf \"$d\"' EXIT\n\
              sources_conflict {key} {url}\n",
             SOURCES,
@@ -65,7 +65,7 @@ fn found(answer: &str) -> Verdict {
 fn removals(cluster: &Cluster) -> Want {
     let version = &cluster.kubernetes;
     Want::new("preflight.package-removals", "no package has to be removed for containerd and Kubernetes")
-        .asks(Ask::OnlyBeforeJoin(sh!("{REMOVALS}removals {version}\n", REMOVALS, version)))
+        .ask(Ask::OnlyBeforeJoin(sh!("{REMOVALS}removals {version}\n", REMOVALS, version)))
         .judged(found)
         .by_hand(
             "remove packages that nothing needs any more (apt-get remove --allow-change-held-packages NAME), release those on hold \

@@ -69,7 +69,7 @@ fn kernel() -> Want {
         }
     };
     Want::new("preflight.kernel-version", "the kernel is one that Kubernetes is tested with")
-        .asks(Ask::OnlyBeforeJoin("uname -r".into()))
+        .ask(Ask::OnlyBeforeJoin("uname -r".into()))
         .judged(move |release| match is_known(release) {
             true => Verdict::Holds,
             false => Verdict::Noted(format!(
@@ -104,7 +104,7 @@ fn config() -> Want {
         };
         Verdict::Differs { have, want: String::new() }
     };
-    Want::new("preflight.kernel-config", "the kernel has the options that kubeadm looks for").asks(Ask::OnlyBeforeJoin(ask)).judged(judge).by_hand(
+    Want::new("preflight.kernel-config", "the kernel has the options that kubeadm looks for").ask(Ask::OnlyBeforeJoin(ask)).judged(judge).by_hand(
         "install a kernel of Debian: apt-get install linux-image-$(dpkg --print-architecture), then reboot",
     )
 }
@@ -131,7 +131,7 @@ fn modules(cluster: &Cluster) -> Want {
     let mut modules = vec!["overlay", "br_netfilter", "nf_conntrack", "nf_tables"];
     modules.extend(matches!(cluster.network, Network::Flannel(_)).then_some("vxlan"));
     Want::new("preflight.kernel-modules", "the kernel modules for containers and their network are available")
-        .asks(Ask::OnlyBeforeJoin(sh!("modules={modules}\n", modules = modules.join(" ")) + MODULES))
+        .ask(Ask::OnlyBeforeJoin(sh!("modules={modules}\n", modules = modules.join(" ")) + MODULES))
         .passes("", |answer| answer.is_empty())
         .by_hand(
             "if the kernel was replaced, reboot; otherwise install a kernel of Debian: apt-get install \
@@ -143,7 +143,7 @@ fn modules(cluster: &Cluster) -> Want {
 /// start without it.
 fn log() -> Want {
     Want::new("preflight.kernel-log", "the kernel log is readable")
-        .asks(Ask::OnlyBeforeJoin("if { : </dev/kmsg; } 2>/dev/null; then echo yes; else ls -l /dev/kmsg 2>&1; fi".into()))
+        .ask(Ask::OnlyBeforeJoin("if { : </dev/kmsg; } 2>/dev/null; then echo yes; else ls -l /dev/kmsg 2>&1; fi".into()))
         .passes("/dev/kmsg", |answer| answer.trim_end() == "yes")
         .by_hand(
             "use a virtual machine, or pass /dev/kmsg to the container (LXC: lxc.mount.entry = /dev/kmsg dev/kmsg none \
@@ -154,7 +154,7 @@ fn log() -> Want {
 /// Notes systems that restrict containers, if that has consequences.
 fn protections() -> Want {
     Want::new("preflight.protections", "whether SELinux or AppArmor restricts containers")
-        .asks(Ask::OnlyBeforeJoin(PROTECTIONS.into()))
+        .ask(Ask::OnlyBeforeJoin(PROTECTIONS.into()))
         .judged(|answer| match answer {
             "" => Verdict::Holds,
             lines => Verdict::Noted(lines.replace('\n', "; ")),

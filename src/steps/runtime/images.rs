@@ -16,7 +16,7 @@ pub(super) fn want(cluster: &Cluster) -> Option<Want> {
     }
     let wanted = images.join("\n");
     let want = Want::new("runtime.images", "the images that every node needs are pulled")
-        .asks(Ask::OnlyBeforeJoin(sh!("images={wanted}\n{HERE}", wanted, HERE)))
+        .ask(Ask::OnlyBeforeJoin(sh!("images={wanted}\n{HERE}", wanted, HERE)))
         .judged(move |answer| match answer == wanted {
             true => Verdict::Holds,
             false => Verdict::Differs { have: answer.into(), want: wanted.clone() },

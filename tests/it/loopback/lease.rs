@@ -104,8 +104,11 @@ async fn take_over_is_refused_while_a_unit_is_active() {
     fleet.machine("w1").write("run/systemd/transient/ironstrap-kubeadm.service", "");
     let error = fleet.apply().await.result.unwrap_err();
     super::reads("error-lease-works", std::slice::from_ref(&error));
-    assert!(error.what.starts_with("ironstrap-kubeadm of alice@desk (run thei, since "), "{error}");
-    assert!(error.what.ends_with(" is still active"), "{error}");
+    assert!(
+        error.what.starts_with("the unit ironstrap-kubeadm, which alice@desk (run thei, since "),
+        "{error}"
+    );
+    assert!(error.what.ends_with(" started, still runs"), "{error}");
     assert_eq!(fleet.machine("m1").read("etc/toy/switch"), "absent");
 }
 

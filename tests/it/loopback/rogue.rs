@@ -147,7 +147,7 @@ async fn a_lease_on_a_worker_stops_only_that_worker() {
         fleet.take_over = take_over;
         let error = only_a1_is_quarantined(&fleet).await;
         assert_eq!(error.kind, Kind::Busy);
-        assert!(error.what.starts_with("ironstrap-x of eve@laptop"), "{error}");
+        assert!(error.what.starts_with("the unit ironstrap-x, which eve@laptop"), "{error}");
         fleet.limit = ["w2".to_string()].into();
         fleet.machine("w2").write("etc/toy/switch", "off\n");
         let run = fleet.apply().await;
@@ -209,7 +209,7 @@ type Excuse = (&'static str, fn(&Machine));
 /// Reasons that a machine may pretend, so that it is not reset.
 const EXCUSES: [Excuse; 4] = [
     ("is being changed by eve@laptop", |machine| machine.write(LEASE, &of("eve@laptop", 600))),
-    ("ironstrap-x of eve@laptop", |machine| {
+    ("the unit ironstrap-x, which eve@laptop", |machine| {
         machine.write(LEASE, &of("eve@laptop", 600));
         machine.write("run/systemd/transient/ironstrap-x.service", "");
     }),
