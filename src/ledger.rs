@@ -247,7 +247,7 @@ pub fn lease_lost(output: &Output) -> Option<String> {
 /// Returns the error of a run that may not change a machine. `lost`: what `lease_lost` found.
 pub fn taken(lost: String) -> Error {
     let error = Error::new(Kind::Busy, "another run is changing this machine").answered(lost);
-    error.hint("run the command again when that run has ended")
+    error.hint("this run changes the machine no further; run the command again when the other run has ended")
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use crate::fleet::Blocked;
 use crate::pki::Credential;
 use crate::shell::Sh;
 use crate::step::{
-    Answer, Ask, Confirmation, Edit, Expect, Fix, Id, Names, Object, Step, Undo, Verdict, Want, narrowed,
+    Answer, Ask, Blame, Confirmation, Edit, Expect, Fix, Id, Object, Step, Undo, Verdict, Want, narrowed,
 };
 
 /// The name of a want in JSON: `id` is for programs, `that` is for people.
@@ -69,8 +69,8 @@ pub struct Change {
     pub about: Vec<String>,
     /// Whether the fix also changes the machines of the nodes in `about`.
     pub invalidates: bool,
-    /// Which nodes at fault the fix names, if it fails.
-    pub names: Names,
+    /// How the nodes at fault are found, if the fix fails.
+    pub blame: Blame,
     /// Whether it was judged by objects of the cluster, for the cluster as a whole.
     pub of_cluster: bool,
     pub state: State,
@@ -214,7 +214,7 @@ fn blank(step: &Step, want: &Want, answer: &Answer, state: State) -> Change {
         touches: want.touches.clone(),
         about: want.about.clone(),
         invalidates: want.invalidates,
-        names: want.names,
+        blame: want.blame,
         of_cluster: false,
         state,
     }

@@ -91,13 +91,14 @@ pub struct Want {
     pub reads: Vec<String>,
     /// The file that the fix writes may have a mode with fewer rights, and keeps that mode.
     pub allow_narrower_mode: bool,
-    /// Which nodes at fault the fix names, if it fails.
-    pub names: Names,
+    /// How the nodes at fault are found, if the fix fails.
+    pub blame: Blame,
 }
 
-/// The lines in which a failed fix names the nodes at fault.
+/// Which lines of a failed fix say what nodes are at fault.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub enum Names {
+pub enum Blame {
+    /// No lines: the machine of the fix itself is at fault.
     #[default]
     Nobody,
     /// Nodes on which a program does not roll out. `rollout::faults` reads the lines.
@@ -142,7 +143,7 @@ impl Want {
             touches: vec![],
             reads: vec![],
             allow_narrower_mode: false,
-            names: Names::Nobody,
+            blame: Blame::Nobody,
         }
     }
 
@@ -208,8 +209,8 @@ impl Want {
         self
     }
 
-    pub fn names(self, names: Names) -> Self {
-        Want { names, ..self }
+    pub fn blame(self, blame: Blame) -> Self {
+        Want { blame, ..self }
     }
 
     pub fn eventually(mut self) -> Self {

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::{End, Outcome, one};
 use crate::error::{Error, Kind, Result};
 use crate::report::{self, count};
-use crate::secret::HIDDEN;
+use crate::secret::{HIDDEN, hide_login};
 use crate::{inventory, store, template};
 
 /// The default version of Kubernetes. ironstrap is tested with it.
@@ -77,6 +77,12 @@ fn starter(args: &New) -> Result<String> {
         return Err(Error::new(Kind::Usage, what).hint("name each machine, control planes first"));
     }
     args.machines.iter().try_for_each(|machine| check(machine))?;
+    for (i, machine) in args.machines.iter().enumerate() {
+        if args.machines[..i].iter().any(|other| split(other).1 == split(machine).1) {
+            let what = format!("{} is named twice", hide_login(machine));
+            return Err(Error::new(Kind::Usage, what).hint("name each machine once"));
+        }
+    }
     let users: Vec<&str> = args.machines.iter().map(|machine| split(machine).0).collect();
     let nodes: Result<Vec<Value>> =
         args.machines.iter().enumerate().map(|(i, machine)| node(args, i, machine, users[0])).collect();

@@ -141,7 +141,7 @@ fn summary(
     }
     let more = report::plan::unchecked(unchecked);
     if changes == 0 {
-        let right = report::plan::right(
+        let right = report::plan::no_differences(
             wants,
             unchecked.len(),
             inventory,

@@ -79,7 +79,7 @@ mod tests {
             touches: vec![],
             about: vec![],
             invalidates: false,
-            names: Default::default(),
+            blame: Default::default(),
             of_cluster: false,
             state: State::Ready,
         }

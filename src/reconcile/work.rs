@@ -16,7 +16,7 @@ use crate::probe::{self, Late};
 use crate::report::{Event, Events};
 use crate::secret;
 use crate::shell::Shell;
-use crate::step::{Answer, Ask, Fix, Id, Names, rollout};
+use crate::step::{Answer, Ask, Blame, Fix, Id, rollout};
 use crate::steps::packets;
 
 /// The progress of a node in an apply.
@@ -225,10 +225,10 @@ type Outcome = std::result::Result<(Vec<Id>, Option<Failure>), (Vec<Id>, Failure
 /// only if the change names nodes in this way. A network probe may only name nodes that it asked.
 fn faults(change: &Change, said: &VecDeque<String>) -> Vec<(String, String)> {
     let lines = said.iter().map(String::as_str);
-    match change.names {
-        Names::Nobody => vec![],
-        Names::Rollout => rollout::faults(lines),
-        Names::Packets => {
+    match change.blame {
+        Blame::Nobody => vec![],
+        Blame::Rollout => rollout::faults(lines),
+        Blame::Packets => {
             packets::made::faults(lines).into_iter().filter(|(node, _)| change.about.contains(node)).collect()
         }
     }

@@ -32,8 +32,7 @@ pub fn lines(plan: &[(String, Vec<Change>)], nodes: &[Node]) -> Vec<String> {
     let mut blocks: Vec<Block> = Vec::new();
     for (name, changes) in plan {
         for block in blocks_of(name, changes, nodes, many) {
-            let mut before = blocks.iter_mut().filter(|_| many);
-            if !before.any(|other| other.takes(&block)) {
+            if !many || !blocks.iter_mut().any(|other| other.absorb(&block)) {
                 blocks.push(block);
             }
         }
@@ -66,10 +65,12 @@ fn brief(change: Change) -> Change {
     let is = if change.touches.len() == 1 { "is" } else { "are" };
     let files = change.touches.join(", ");
     let that = match (change.have.is_empty(), change.want.is_empty()) {
+        // The contents are secret, or there are none.
         (true, true) => change.that.clone(),
         (false, true) if !matches!(change.fix, Fix::Write { .. }) => format!("{files} {is} removed"),
         _ => format!("{files} {is} restored"),
     };
+    // Such a fix has no path to show beside the sentence.
     Change { that, have: String::new(), want: String::new(), fix: Fix::FromPrevious, ..change }
 }
 
@@ -93,7 +94,7 @@ pub fn unchecked(all: &[(String, Unchecked)]) -> Vec<String> {
 }
 
 /// Returns the result of a run in which no checked want differs. `wants`: how many there are. `on`: the nodes.
-pub fn right(wants: usize, unchecked: usize, inventory: &str, on: &str, whole: bool) -> String {
+pub fn no_differences(wants: usize, unchecked: usize, inventory: &str, on: &str, whole: bool) -> String {
     match unchecked {
         0 => format!(
             "{}no differences from {inventory}: {wants} checks passed on {on}",
@@ -119,10 +120,9 @@ fn blocks_of<'a>(name: &'a str, changes: &'a [Change], nodes: &[Node], many: boo
                 _ => named(name),
             };
             let item = Item { change, about: vec![about], literal: true };
-            // Changes about one node are not compared with each other. Changes about the machine itself are compared with other
-            // machines.
-            let mut before = items.iter_mut().filter(|other| other.about[0] != item.about[0]);
-            if !before.any(|other| other.takes(&item)) {
+            // Two changes about the same node stay apart, however alike they are.
+            let mut others = items.iter_mut().filter(|other| other.about[0] != item.about[0]);
+            if !others.any(|other| other.absorb(&item)) {
                 items.push(item);
             }
         }
@@ -132,8 +132,8 @@ fn blocks_of<'a>(name: &'a str, changes: &'a [Change], nodes: &[Node], many: boo
 }
 
 impl<'a> Block<'a> {
-    /// Adds another node if its changes are the same.
-    fn takes(&mut self, other: &Block<'a>) -> bool {
+    /// Adds the nodes of the other block if its changes are the same. Returns whether they are.
+    fn absorb(&mut self, other: &Block<'a>) -> bool {
         let own = |block: &Block| block.items.iter().all(|item| item.about == block.nodes[..1]);
         if self.items.len() != other.items.len() || !own(self) || !own(other) {
             return false;
@@ -160,8 +160,8 @@ impl<'a> Block<'a> {
 }
 
 impl<'a> Item<'a> {
-    /// Adds another node if the change about it is the same.
-    fn takes(&mut self, other: &Item<'a>) -> bool {
+    /// Adds the nodes of the other change if it is the same. Returns whether it is.
+    fn absorb(&mut self, other: &Item<'a>) -> bool {
         let Some(literal) = self.is_like(other) else { return false };
         self.literal &= literal;
         self.about.extend(other.about.iter().cloned());
@@ -175,10 +175,11 @@ impl<'a> Item<'a> {
         let same = |one: &str, next: &str| {
             one == next || ours.is_in(one) && theirs.is_in(next) && ours.out_of(one) == theirs.out_of(next)
         };
-        let (first, second) = (told(change), told(next));
+        let (first, second) = (words_about(change), words_about(next));
         if change.step != next.step || !first.iter().zip(second).all(|(one, next)| same(one, next)) {
             return None;
         }
+        // The first word is the sentence, which may name the node.
         let literal = change.have == next.have && change.want == next.want && first[1..] == second[1..];
         (literal || same(&change.have, &next.have) && same(&change.want, &next.want)).then_some(literal)
     }
@@ -192,7 +193,7 @@ impl<'a> Item<'a> {
     /// Returns the lines of the change. `width`: the column of paths, in characters after the beginning of the sentence.
     fn lines(&self, all: bool, width: usize) -> Vec<String> {
         let node = &self.about[0];
-        let mut lines = one(self.change, &self.that(all), width);
+        let mut lines = change_lines(self.change, &self.that(all), width);
         if (all || self.about.len() > 1) && !self.literal {
             lines.iter_mut().for_each(|line| *line = node.out_of(line));
         }
@@ -204,7 +205,7 @@ impl<'a> Item<'a> {
 }
 
 /// Returns the words about a change, without the present text and the right text.
-fn told(change: &Change) -> [&str; 4] {
+fn words_about(change: &Change) -> [&str; 4] {
     let more = match (&change.state, &change.fix) {
         (State::Waits(for_what), _) => for_what.words(),
         (State::Unknown { why, .. }, _) => why,
@@ -219,7 +220,7 @@ fn place(change: &Change) -> &str {
     if let Fix::Write { path, .. } = &change.fix { path } else { "" }
 }
 
-fn one(change: &Change, that: &str, width: usize) -> Vec<String> {
+fn change_lines(change: &Change, that: &str, width: usize) -> Vec<String> {
     let sign = if matches!(change.state, State::Unknown { .. }) { '?' } else { '✗' };
     let mut lines = vec![format!("  {sign} {that:<width$}  {}", place(change)).trim_end().to_string()];
     // If there is no file yet, the hash of its new text tells people nothing.

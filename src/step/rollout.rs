@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Ask, Cx, Names, Object, Verdict, WITH_THE_CLUSTER, Want};
+use super::{Ask, Blame, Cx, Object, Verdict, WITH_THE_CLUSTER, Want};
 use crate::shell::{KUBECTL, Sh, controllers, sh};
 
 const FUNCTIONS: Sh = Sh::raw(include_str!("../../templates/rollout.sh"));
@@ -60,7 +60,7 @@ pub fn available_on_each(
             }
         })
         .run(fix)
-        .names(Names::Rollout)
+        .blame(Blame::Rollout)
         .eventually()
         .nothing_to_undo(WITH_THE_CLUSTER)
 }

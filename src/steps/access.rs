@@ -21,7 +21,7 @@ mod service;
 
 pub const STEP: Step = Step {
     name: "access",
-    why: "logs need the API server's access to kubelets, and leftovers of earlier machines would make a join fail",
+    why: "the API server must reach kubelets, and leftovers of earlier machines would block a join",
     wants,
 };
 

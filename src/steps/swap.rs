@@ -6,9 +6,13 @@ use crate::step::{Ask, Back, Cx, Step, Undo, Want};
 
 pub const STEP: Step = Step { name: "swap", why: "the kubelet refuses to start while swap is on", wants };
 
+/// Prints the swap that is on.
 const ACTIVE: &str = r#"while read -r f _; do [ "$f" = Filename ] || echo "$f"; done </proc/swaps"#;
 
-const SERVICES: Sh = Sh::raw(include_str!("../../templates/swap-services.sh"));
+/// The functions for units and services that bring swap.
+const FUNCTIONS: Sh = Sh::raw(include_str!("../../templates/swap-services.sh"));
+
+// In the shell of a reset, `$was` is the file with the answer from before the fix (`Back::script`).
 
 const SERVICES_ON: &str = r#"while read -r u; do
   [ -z "$u" ] || systemctl enable -q --now "$u" || echo "cannot start $u"
@@ -25,7 +29,7 @@ done <"$was""#;
 
 fn wants(cx: &Cx) -> Result<Vec<Want>> {
     // If the inventory lets the kubelet run with swap, the swap stays. A reset still finds what an earlier inventory changed.
-    let off = cx.cluster.kubelet.get("failSwapOn") != Some(&false.into());
+    let must_be_off = cx.cluster.kubelet.get("failSwapOn") != Some(&false.into());
     let wants = vec![
         Want::edit("swap.fstab", "swap is off in fstab", "/etc/fstab", comment_out_swap, bring_back_swap),
         Want::edit(
@@ -50,18 +54,18 @@ fn wants(cx: &Cx) -> Result<Vec<Want>> {
         units(),
         services(),
     ];
-    Ok(wants.into_iter().map(|want| want.only(off)).collect())
+    Ok(wants.into_iter().map(|want| want.only(must_be_off)).collect())
 }
 
 /// The want that no unit of swap starts at boot. It is about units that something else than swap.target pulls in.
 fn units() -> Want {
     Want::new("swap.units", "no systemd unit activates swap at boot")
-        .ask(SERVICES + "swap_units\n")
+        .ask(FUNCTIONS + "swap_units\n")
         .is("")
-        .run(SERVICES + "swap_units_off\n")
+        .run(FUNCTIONS + "swap_units_off\n")
         .undone_by(Undo::Back(
             Back::new("units", "swap units are restored to their earlier state")
-                .now(SERVICES + "swap_units\n")
+                .now(FUNCTIONS + "swap_units\n")
                 .script(UNITS_ON),
         ))
 }
@@ -70,12 +74,12 @@ fn units() -> Want {
 /// first, and they turn on their own swap.
 fn services() -> Want {
     Want::new("swap.services", "no service turns swap on")
-        .ask(SERVICES + "swap_services\n")
+        .ask(FUNCTIONS + "swap_services\n")
         .is("")
-        .run(SERVICES + "swap_services_off\n")
+        .run(FUNCTIONS + "swap_services_off\n")
         .undone_by(Undo::Back(
             Back::new("services", "services that turn swap on are restored to their earlier state")
-                .now(SERVICES + "swap_services\n")
+                .now(FUNCTIONS + "swap_services\n")
                 .script(SERVICES_ON),
         ))
 }
@@ -112,8 +116,8 @@ fn comment_out_zram(config: &str) -> String {
 }
 
 /// Removes ironstrap's marks again.
-fn bring_back_swap(fstab: &str) -> String {
-    fstab.split_inclusive('\n').map(|line| line.strip_prefix("# ironstrap: ").unwrap_or(line)).collect()
+fn bring_back_swap(text: &str) -> String {
+    text.split_inclusive('\n').map(|line| line.strip_prefix("# ironstrap: ").unwrap_or(line)).collect()
 }
 
 #[cfg(test)]

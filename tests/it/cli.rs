@@ -389,6 +389,9 @@ fn an_invalid_new_inventory_is_not_written() {
         assert_eq!(output.status.code(), Some(code), "{args:?}: {}", text(&output.stderr));
         assert!(text(&output.stderr).contains("hint: "), "{args:?}");
     }
+    // The error names what the user wrote, and not a line of a file that does not exist.
+    let twice = text(&run(dir.path(), &["new", "10.0.0.1", "ops@10.0.0.1"]).stderr);
+    assert!(twice.contains("ops@10.0.0.1 is named twice") && !twice.contains("-->"), "{twice}");
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
 }
 

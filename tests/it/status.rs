@@ -182,7 +182,7 @@ fn change(step: &'static str, that: &str, state: State) -> Change {
         touches: vec![],
         about: vec![],
         invalidates: false,
-        names: Default::default(),
+        blame: Default::default(),
         of_cluster: step == "nodes",
         state,
     }

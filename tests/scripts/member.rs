@@ -10,7 +10,7 @@ use ironstrap::shell::Sh;
 use ironstrap::step::Fix;
 use time::OffsetDateTime;
 
-use crate::support::{self, place::Place};
+use crate::support::{self, root::Root};
 
 /// The fix of a want of step member for this node. Its Node does not exist, and other Nodes have these pod ranges.
 fn fix(node: usize, id: &str, ranges: &[&str]) -> Sh {
@@ -72,6 +72,13 @@ fn recreated_node_after(seconds: u32, flannel: &str, ranges: &[&str]) -> String 
     let ran: Vec<String> = ran.collect();
     assert!(ran.iter().all(|made| *made == ran[0]), "every shell does the same: {ran:?}");
     ran[0].clone()
+}
+
+/// The files of ironstrap that can hold a credential, if they exist.
+fn lent(root: &Root) -> Vec<String> {
+    let files =
+        ["kubeadm.yaml", "discovery.conf", "masters.conf"].map(|name| format!("run/ironstrap/{name}"));
+    files.into_iter().filter(|name| root.has(name)).collect()
 }
 
 #[test]
@@ -221,13 +228,13 @@ fn a_failed_or_stopped_join_leaves_no_credential() {
         for (end, status) in
             [("return 1", 1), ("kill -s TERM $$; sleep 0.1", 143), ("kill -s HUP $$; sleep 0.1", 129)]
         {
-            let place = Place::with(&[]);
+            let root = Root::with_files(&[]);
             let output =
-                place.fixes(shell, &(QUIET.to_string() + &JOINS.replace("END", end)), &with_credential(&fix));
+                root.fixes(shell, &(QUIET.to_string() + &JOINS.replace("END", end)), &with_credential(&fix));
             assert_eq!(output.status.code(), Some(status), "{shell}: {end}: {output:?}");
-            assert_eq!(place.lent(), [""; 0], "{shell}: {end}");
-            assert_eq!(place.text("run/mode").trim(), "600", "{shell}");
-            let left = place.text(BOOTSTRAP);
+            assert_eq!(lent(&root), [""; 0], "{shell}: {end}");
+            assert_eq!(root.read("run/mode").trim(), "600", "{shell}");
+            let left = root.read(BOOTSTRAP);
             assert!(
                 left.contains("certificate-authority-data: QUJD"),
                 "it shows that a join was begun: {left}"
@@ -243,20 +250,20 @@ fn a_join_ends_when_the_kubelet_has_its_certificate() {
     let pem = |text: &str| format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n");
     for shell in support::shells() {
         let joins = QUIET.to_string() + &JOINS.replace("END", ":");
-        let place = Place::with(&[(CURRENT, &pem("T1dO"))]);
-        let output = place.fixes(shell, &joins, &with_credential(&fix));
+        let root = Root::with_files(&[(CURRENT, &pem("T1dO"))]);
+        let output = root.fixes(shell, &joins, &with_credential(&fix));
         assert!(output.status.success(), "{shell}: {output:?}");
-        assert!(place.lent().is_empty() && !place.has(BOOTSTRAP));
-        assert!(place.has("var/lib/ironstrap/kubeadm-receipt"));
+        assert!(lent(&root).is_empty() && !root.has(BOOTSTRAP));
+        assert!(root.has("var/lib/ironstrap/kubeadm-receipt"));
         for first in [pem("LENT"), String::new()] {
-            let place = Place::with(&[(CURRENT, &first)]);
-            let output = place.fixes(shell, &joins, &with_credential(&fix));
+            let root = Root::with_files(&[(CURRENT, &first)]);
+            let output = root.fixes(shell, &joins, &with_credential(&fix));
             let said = String::from_utf8_lossy(&output.stderr).into_owned();
             assert!(
                 !output.status.success() && said.contains("it waits for the controller manager to sign one"),
                 "{shell}: {said}"
             );
-            assert!(place.lent().is_empty() && !place.has("var/lib/ironstrap/kubeadm-receipt"));
+            assert!(lent(&root).is_empty() && !root.has("var/lib/ironstrap/kubeadm-receipt"));
         }
     }
 }
@@ -276,26 +283,26 @@ command() { shift; echo \"$*\" >>/run/kubectl; }
     for shell in support::shells() {
         let mut tokens = Vec::new();
         for _ in 0..2 {
-            let place = Place::with(&[("run/x", "")]);
-            let output = place.fixes(shell, &(QUIET.to_string() + init), &with_credential(&fix));
+            let root = Root::with_files(&[("run/x", "")]);
+            let output = root.fixes(shell, &(QUIET.to_string() + init), &with_credential(&fix));
             assert!(output.status.success(), "{shell}: {output:?}");
-            let seen = place.text("run/seen");
+            let seen = root.read("run/seen");
             let token = seen.lines().find_map(|line| line.trim().strip_prefix("token: ironst."));
             let token = token.unwrap_or_else(|| panic!("{shell}: {seen}")).to_string();
             assert!(token.len() == 16 && token.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()));
             assert!(seen.contains("ttl: 1m0s") && seen.contains("system:bootstrappers:ironstrap:nobody"));
             assert!(!seen.contains("signing") && !seen.contains("default-node-token"), "{seen}");
             tokens.push(token);
-            let said = place.text("run/kubectl");
+            let said = root.read("run/kubectl");
             assert!(said.contains("-n kube-system delete secret bootstrap-token-ironst"), "{shell}: {said}");
-            assert!(!place.has("etc/kubernetes/super-admin.conf") && place.lent().is_empty());
-            assert!(place.has("var/lib/ironstrap/kubeadm-receipt"));
+            assert!(!root.has("etc/kubernetes/super-admin.conf") && lent(&root).is_empty());
+            assert!(root.has("var/lib/ironstrap/kubeadm-receipt"));
         }
         assert_ne!(tokens[0], tokens[1], "{shell}");
-        let place = Place::with(&[("run/x", "")]);
+        let root = Root::with_files(&[("run/x", "")]);
         let failing = QUIET.to_string() + "kubeadm() { case $1 in config) : ;; *) return 3 ;; esac; }\n";
-        assert_eq!(place.fixes(shell, &failing, &with_credential(&fix)).status.code(), Some(3));
-        assert_eq!(place.lent(), [""; 0], "{shell}");
+        assert_eq!(root.fixes(shell, &failing, &with_credential(&fix)).status.code(), Some(3));
+        assert_eq!(lent(&root), [""; 0], "{shell}");
     }
 }
 
@@ -321,16 +328,16 @@ fn restoring_the_administrators_rights_leaves_no_credential() {
             ("kill -s HUP $$; sleep 0.1", 129),
         ];
         for (end, status) in ends {
-            let place = Place::with(&[manifest]);
-            let output = place.fixes(
+            let root = Root::with_files(&[manifest]);
+            let output = root.fixes(
                 shell,
                 &(QUIET.to_string() + &kubectl.replace("END", end)),
                 &with_credential(&fix),
             );
             assert_eq!(output.status.code(), Some(status), "{shell}: {end}: {output:?}");
-            assert_eq!(place.lent(), [""; 0], "{shell}: {end}");
-            assert_eq!(place.text("run/mode").trim(), "600", "{shell}");
-            assert!(place.text("run/given").contains("kubeadm:cluster-admins"));
+            assert_eq!(lent(&root), [""; 0], "{shell}: {end}");
+            assert_eq!(root.read("run/mode").trim(), "600", "{shell}");
+            assert!(root.read("run/given").contains("kubeadm:cluster-admins"));
         }
     }
 }

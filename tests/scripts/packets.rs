@@ -13,21 +13,21 @@ use ironstrap::step::{Ask, Expect, Fix, Verdict, Want};
 use ironstrap::steps::packets;
 use time::OffsetDateTime;
 
-use crate::support;
+use crate::support::{self, root::Root};
 
 /// Runs `script` after the functions of the templates and the stand-ins. Paths of the machine point below a folder.
 fn run(shell: &str, files: &[(&str, &str)], stands: &str, script: &str) -> (bool, String) {
-    let place = support::place::Place::with(files);
+    let root = Root::with_files(files);
     let lib = include_str!("../../templates/lib.sh");
     let text = format!(
         "set -eu\nWAIT_TIMEOUT=1\n{lib}\n{PODS}\n{DAEMONS}\n{FLANNEL}\n{LINKS}\n{POLICY_RULES}\n{PACKETS}\n{SHORT_LIVED}\n{stands}\n{script}\n"
     );
     let text = ["/run/", "/proc/net/", "/proc/sys/net/", "/var/log/", "/var/lib/cni/"]
         .iter()
-        .fold(text, |text, dir| text.replace(dir, &format!("{}{dir}", place.root())));
+        .fold(text, |text, dir| text.replace(dir, &format!("{}{dir}", root.text())));
     let output = support::run(shell, &text);
     let said = String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap();
-    (output.status.success(), said.replace(&place.root(), ""))
+    (output.status.success(), said.replace(&root.text(), ""))
 }
 
 const ENV: &str =
@@ -503,8 +503,8 @@ fn a_tunnel_that_drops_large_packets_is_partly_reached() {
 #[test]
 fn a_network_namespace_with_a_process_is_in_use() {
     // The test itself runs in this network namespace.
-    let place = std::fs::read_link("/proc/self/ns/net").unwrap();
-    let inode = place.to_str().unwrap().trim_start_matches("net:[").trim_end_matches(']').to_string();
+    let root = std::fs::read_link("/proc/self/ns/net").unwrap();
+    let inode = root.to_str().unwrap().trim_start_matches("net:[").trim_end_matches(']').to_string();
     for shell in support::shells() {
         for (inode, used) in [(inode.as_str(), true), ("1", false)] {
             let stands = format!("stat() {{ echo {inode}; }}");
@@ -1088,8 +1088,8 @@ fn a_cni_configuration_before_flannels_is_named() {
         ] {
             // The verdict is the same before flannel has written its own file.
             for files in [&[ours, (file, text)][..], &[(file, text)]] {
-                let place = support::place::Place::with(files);
-                let script = ask.replace("/etc/cni", &format!("{}/etc/cni", place.root()));
+                let root = Root::with_files(files);
+                let script = ask.replace("/etc/cni", &format!("{}/etc/cni", root.text()));
                 let output = support::run(shell, &format!("set -eu\n{script}"));
                 let said = String::from_utf8(output.stdout).unwrap();
                 let is = match judge(said.trim_end()) {

@@ -12,7 +12,7 @@ use ironstrap::shell::{DAEMONS, PACKETS, PODS, PROCESSES};
 use ironstrap::step::{Ask, Expect, Verdict, Want};
 use time::OffsetDateTime;
 
-use crate::support::{self, place::Place};
+use crate::support::{self, root::Root};
 
 /// Names of files and their texts.
 type Files = &'static [(&'static str, &'static str)];
@@ -22,7 +22,7 @@ const STATIC: &str = "0123456789abcdef0123456789abcdef";
 
 /// Runs `script` after the functions of the templates and the stand-ins. Paths of the machine point below the folder,
 /// with `fake` also those in /proc.
-fn run(shell: &str, place: &Place, fake: bool, stands: &str, script: &str) -> (bool, String) {
+fn run(shell: &str, root: &Root, fake: bool, stands: &str, script: &str) -> (bool, String) {
     let lib = include_str!("../../templates/lib.sh");
     let text = format!(
         "set -eu\nWAIT_TIMEOUT=1\n{lib}\n{PODS}\n{DAEMONS}\n{PACKETS}\n{PROCESSES}\n{stands}\n{script}\n"
@@ -32,10 +32,10 @@ fn run(shell: &str, place: &Place, fake: bool, stands: &str, script: &str) -> (b
     if fake {
         paths.extend(["/proc/$", "/proc/uptime"]);
     }
-    let text = paths.iter().fold(text, |text, path| text.replace(path, &format!("{}{path}", place.root())));
+    let text = paths.iter().fold(text, |text, path| text.replace(path, &format!("{}{path}", root.text())));
     let output = support::run(shell, &text);
     let said = String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap();
-    (output.status.success(), said.replace(&place.root(), ""))
+    (output.status.success(), said.replace(&root.text(), ""))
 }
 
 /// A process that sleeps, and that ends with the test.
@@ -87,7 +87,7 @@ fn stopped_processes_of_the_node_are_found_and_resumed() {
         sleepers.iter().take(4).for_each(|sleeper| sleeper.signal("STOP"));
         let tenants = "ffffffff-1111-4222-8333-444455556666";
         let procs = |group: String| format!("{group}/cgroup.procs");
-        let place = Place::with(&[
+        let root = Root::with_files(&[
             (&procs(scope(top, STATIC)), &format!("{}\n{}\n", scheduler.pid(), runs.pid())),
             (&procs(scope(top, UID)), &format!("{}\n", proxy.pid())),
             (&procs(scope(top, tenants)), &format!("{}\n", tenant.pid())),
@@ -100,14 +100,14 @@ fn stopped_processes_of_the_node_are_found_and_resumed() {
             (&format!("var/log/pods/tenant_kube-proxy-abcde_{tenants}/x"), ""),
         ]);
         let pods = "kube-system_kube-scheduler-m1_ kube-system_kube-proxy-";
-        let (good, said) = run(shell, &place, false, "", &format!("stopped {pods}"));
+        let (good, said) = run(shell, &root, false, "", &format!("stopped {pods}"));
         let line = |of: &Sleeper, what: &str| format!("stopped: sleep, process {} of {what}\n", of.pid());
         let all = line(containerd, "containerd.service")
             + &line(scheduler, "kube-system/kube-scheduler-m1")
             + &line(proxy, "kube-system/kube-proxy-abcde");
         assert_eq!((good, said), (true, all), "{shell} {top}");
         assert_eq!(
-            run(shell, &place, false, "", &format!("resume {pods}")),
+            run(shell, &root, false, "", &format!("resume {pods}")),
             (true, String::new()),
             "{shell} {top}"
         );
@@ -117,7 +117,7 @@ fn stopped_processes_of_the_node_are_found_and_resumed() {
             [false, false, false, true, false],
             "{shell} {top}: the process of a tenant stays stopped"
         );
-        let (_, said) = run(shell, &place, false, "", &format!("stopped {pods}"));
+        let (_, said) = run(shell, &root, false, "", &format!("stopped {pods}"));
         assert_eq!(said, "", "{shell} {top}");
         tenant.signal("CONT");
     }
@@ -128,10 +128,10 @@ fn a_briefly_stopped_process_is_not_reported() {
     let sleeper = Sleeper::new();
     for shell in support::shells() {
         let group = "sys/fs/cgroup/system.slice/kubelet.service/cgroup.procs";
-        let place = Place::with(&[(group, &format!("{}\n", sleeper.pid()))]);
+        let root = Root::with_files(&[(group, &format!("{}\n", sleeper.pid()))]);
         sleeper.signal("STOP");
         let stands = format!("sleep() {{ kill -s CONT {}; command sleep 0.2; }}", sleeper.pid());
-        assert_eq!(run(shell, &place, false, &stands, "stopped"), (true, String::new()), "{shell}");
+        assert_eq!(run(shell, &root, false, &stands, "stopped"), (true, String::new()), "{shell}");
     }
 }
 
@@ -140,7 +140,7 @@ fn a_frozen_cgroup_is_found_and_thawed() {
     for shell in support::shells() {
         // cgroup v2: the slice of all pods is frozen, and each cgroup below it reports that.
         let (scope2, slice) = (scope("", UID), "sys/fs/cgroup/kubepods.slice");
-        let place = Place::with(&[
+        let root = Root::with_files(&[
             (&format!("{scope2}/cgroup.procs"), "4000000\n"),
             (&format!("{scope2}/cgroup.events"), "populated 1\nfrozen 1\n"),
             (&format!("{scope2}/cgroup.freeze"), "0\n"),
@@ -149,39 +149,39 @@ fn a_frozen_cgroup_is_found_and_thawed() {
         ]);
         let stands = "systemctl() { echo \"systemctl $*\"; }";
         let line = format!("frozen: kube-system/coredns-1 (/{scope2})\n");
-        let said = run(shell, &place, false, stands, "stopped kube-system_coredns-");
+        let said = run(shell, &root, false, stands, "stopped kube-system_coredns-");
         assert_eq!(said, (true, line.clone()), "{shell}");
-        let (_, said) = run(shell, &place, false, stands, "resume kube-system_coredns-");
+        let (_, said) = run(shell, &root, false, stands, "resume kube-system_coredns-");
         assert!(said.starts_with("systemctl thaw kubepods.slice\n"), "{shell}: {said}");
-        assert_eq!(place.text(&format!("{slice}/cgroup.freeze")), "0\n", "{shell}");
+        assert_eq!(root.read(&format!("{slice}/cgroup.freeze")), "0\n", "{shell}");
         // cgroup v1: the freezer is a hierarchy of its own.
         let (unit, freezer) = (
             "sys/fs/cgroup/systemd/system.slice/kubelet.service",
             "sys/fs/cgroup/freezer/system.slice/kubelet.service",
         );
-        let place = Place::with(&[
+        let root = Root::with_files(&[
             (&format!("{unit}/cgroup.procs"), "4000000\n"),
             (&format!("{freezer}/freezer.state"), "FROZEN\n"),
             (&format!("{freezer}/freezer.self_freezing"), "1\n"),
         ]);
-        let said = run(shell, &place, false, stands, "stopped");
+        let said = run(shell, &root, false, stands, "stopped");
         assert_eq!(said, (true, format!("frozen: kubelet.service (/{unit})\n")), "{shell}");
-        assert_eq!(run(shell, &place, false, stands, "resume"), (true, String::new()), "{shell}");
-        assert_eq!(place.text(&format!("{freezer}/freezer.state")), "THAWED\n", "{shell}");
+        assert_eq!(run(shell, &root, false, stands, "resume"), (true, String::new()), "{shell}");
+        assert_eq!(root.read(&format!("{freezer}/freezer.state")), "THAWED\n", "{shell}");
     }
 }
 
 #[test]
 fn a_process_held_by_a_debugger_needs_a_human() {
     for shell in support::shells() {
-        let place = Place::with(&[
+        let root = Root::with_files(&[
             ("sys/fs/cgroup/system.slice/kubelet.service/cgroup.procs", "71\n"),
             ("proc/71/stat", "71 (a) (b) t 1 71 71\n"),
             ("proc/71/cmdline", "/usr/bin/kubelet\0--v=1\0"),
             ("proc/71/status", "Name:\tkubelet\nTracerPid:\t72\n"),
             ("proc/72/comm", "gdb\n"),
         ]);
-        let (good, said) = run(shell, &place, true, "kill() { :; }", "resume");
+        let (good, said) = run(shell, &root, true, "kill() { :; }", "resume");
         let line = "stopped: kubelet, process 71 of kubelet.service, held by process 72 (gdb)";
         assert!(!good && said.starts_with(line), "{shell}: {said}");
         assert!(said.contains("\nreason: ") && said.contains("\nby hand: debugger"), "{said}");
@@ -189,7 +189,7 @@ fn a_process_held_by_a_debugger_needs_a_human() {
 }
 
 /// A machine whose kubelet started an hour ago with these arguments.
-fn kubelet(arguments: &str, files: &[(&str, &str)]) -> Place {
+fn kubelet(arguments: &str, files: &[(&str, &str)]) -> Root {
     let stat = format!("80 (kubelet) S 1 {}360000 0\n", "0 ".repeat(17));
     let command = format!("/usr/bin/kubelet\0{}\0", arguments.replace(' ', "\0"));
     let own: [(&str, &str); 7] = [
@@ -204,10 +204,10 @@ fn kubelet(arguments: &str, files: &[(&str, &str)]) -> Place {
         ),
         ("var/lib/kubelet/kubeadm-flags.env", "KUBELET_KUBEADM_ARGS=\"--node-ip=10.0.0.1 --x='a=b'\"\n"),
     ];
-    let place = Place::with(&[&own[..], files].concat());
-    let drop_in = place.text(own[5].0).replace("/etc/extra", &format!("{}/etc/extra", place.root()));
-    std::fs::write(place.path(own[5].0), drop_in).unwrap();
-    place
+    let root = Root::with_files(&[&own[..], files].concat());
+    let drop_in = root.read(own[5].0).replace("/etc/extra", &format!("{}/etc/extra", root.text()));
+    std::fs::write(root.path(own[5].0), drop_in).unwrap();
+    root
 }
 
 #[test]
@@ -238,16 +238,17 @@ fn kubelet_arguments_missing_from_its_files_are_named() {
     ];
     for shell in support::shells() {
         for (arguments, files, only) in &rows {
-            let place = kubelet(arguments, files);
+            let root = kubelet(arguments, files);
             let script = "find_kubelet; [ \"$main $age\" = '80 3600' ]; kubelet_only";
-            let said = run(shell, &place, true, "", script);
+            let said = run(shell, &root, true, "", script);
             assert_eq!(said, (true, only.to_string()), "{shell}: {arguments}");
             // This file changed after the start. Another want restarts the kubelet for that.
             let file = "/var/lib/kubelet/kubeadm-flags.env";
-            let said = run(shell, &place, true, "", &format!("find_kubelet; kubelet_only {file}"));
+            let said = run(shell, &root, true, "", &format!("find_kubelet; kubelet_only {file}"));
             assert_eq!(said, (true, String::new()), "{shell}: {arguments}");
         }
-        let said = run(shell, &Place::with(&[]), true, "", "find_kubelet; kubelet_only; echo \"<$main>\"");
+        let said =
+            run(shell, &Root::with_files(&[]), true, "", "find_kubelet; kubelet_only; echo \"<$main>\"");
         assert_eq!(said, (true, "<>\n".into()), "{shell}: none runs");
     }
 }
@@ -256,35 +257,35 @@ fn kubelet_arguments_missing_from_its_files_are_named() {
 fn a_kubelet_with_stray_arguments_is_restarted() {
     for shell in support::shells() {
         let arguments = "--kubeconfig=/k --max-pods=9";
-        let place = kubelet(arguments, &[("run/ironstrap/x", "")]);
-        let root = place.root();
-        let restart = format!("printf '/usr/bin/kubelet\\0--kubeconfig=/k\\0' >{root}/proc/80/cmdline");
+        let root = kubelet(arguments, &[("run/ironstrap/x", "")]);
+        let restart =
+            format!("printf '/usr/bin/kubelet\\0--kubeconfig=/k\\0' >{}/proc/80/cmdline", root.text());
         let stands = |restart: &str| {
             format!(
                 "stays_active() {{ :; }}\nsystemctl() {{ echo \"systemctl $1\"; case $1 in restart) {restart} ;; esac; }}"
             )
         };
-        let said = run(shell, &place, true, &stands(&restart), "kubelet_as_given");
+        let said = run(shell, &root, true, &stands(&restart), "kubelet_as_given");
         let done =
             "systemctl unset-environment\nsystemctl daemon-reload\nsystemctl is-active\nsystemctl restart\n";
         assert_eq!(said, (true, done.into()), "{shell}");
-        let said = run(shell, &place, true, &stands(&restart), "kubelet_as_given");
+        let said = run(shell, &root, true, &stands(&restart), "kubelet_as_given");
         assert_eq!(said, (true, String::new()), "{shell}: once is enough");
         // If the kubelet does not start, a later stage repairs the cause.
         let dies =
             "stays_active() { return 1; }\nsystemctl() { case $1 in restart) main=; return 1 ;; esac; }";
         let receipt = "mkdir -p /var/lib/ironstrap; echo nonsense >/var/lib/kubelet/config.yaml\n\
                        sha256sum /var/lib/kubelet/config.yaml /var/lib/kubelet/kubeadm-flags.env >/var/lib/ironstrap/kubeadm-receipt\n";
-        let place = kubelet(arguments, &[("run/ironstrap/x", "")]);
+        let root = kubelet(arguments, &[("run/ironstrap/x", "")]);
         let once = format!(
             "{dies}\nfind_kubelet() {{ case ${{gone-}} in '') main=80 age=99 gone=yes ;; *) main= ;; esac; }}"
         );
-        let (good, said) = run(shell, &place, true, &once, "kubelet_as_given");
+        let (good, said) = run(shell, &root, true, &once, "kubelet_as_given");
         assert!(good && said.contains("kubelet does not start"), "{shell}: {said}");
         let edited = format!(
             "{receipt}echo other >/var/lib/kubelet/config.yaml\nfind_kubelet() {{ main=; }}\nkubelet_is_written && exit 3; stays_active kubelet || ! kubelet_is_written || exit 4"
         );
-        assert_eq!(run(shell, &place, true, dies, &edited), (true, String::new()), "{shell}");
+        assert_eq!(run(shell, &root, true, dies, &edited), (true, String::new()), "{shell}");
         let conf = [("etc/systemd/system.conf", "DefaultEnvironment=KUBELET_EXTRA_ARGS=--max-pods=9\n")];
         let (good, said) = run(shell, &kubelet(arguments, &conf), true, &stands(":"), "kubelet_as_given");
         assert!(
@@ -330,7 +331,7 @@ fn an_http_probe_reports_status_refusal_or_silence() {
             silent.0,
             closed.port()
         );
-        let said = run(shell, &Place::with(&[]), false, "", &ask);
+        let said = run(shell, &Root::with_files(&[]), false, "", &ask);
         let all = "a says 200 ok\nb says 500 [-]syncloop failed: withheld\nc silent\nd refused\n";
         assert_eq!(said, (true, all.into()), "{shell}");
     }
@@ -355,7 +356,7 @@ fn daemons_are_probed_at_their_configured_ports() {
     ];
     for shell in support::shells() {
         for (files, asks) in &rows {
-            let said = run(shell, &Place::with(files), false, "", "local_asks; echo \"$local_asks\"");
+            let said = run(shell, &Root::with_files(files), false, "", "local_asks; echo \"$local_asks\"");
             assert_eq!(said, (true, format!("{asks}\n")), "{shell}");
         }
     }
@@ -365,18 +366,18 @@ fn daemons_are_probed_at_their_configured_ports() {
 fn a_silent_daemon_is_restarted_after_three_probes() {
     for shell in support::shells() {
         for (good_at, asked, restarts) in [(1, 1, 0), (3, 3, 0), (4, 4, 1)] {
-            let place = Place::with(&[("run/ironstrap/n", ""), ("run/ironstrap/restarts", "")]);
+            let root = Root::with_files(&[("run/ironstrap/n", ""), ("run/ironstrap/restarts", "")]);
             let stands = format!(
                 "renew_lease() {{ :; }}\nsleep() {{ :; }}\nsteady() {{ :; }}\nlocal_asks() {{ local_asks=x; }}\n\
                  systemctl() {{ case $1 in restart) echo >>/run/ironstrap/restarts ;; esac; }}\nrestart() {{ systemctl restart; }}\n\
                  packets() {{ echo >>/run/ironstrap/n; if [ $(wc -l </run/ironstrap/n) -ge {good_at} ]; then echo \"$of says 200 ok\"; else echo \"$of silent\"; fi; }}"
             );
             for (of, fix) in [("kubelet-health", "kubelet_again"), ("proxy", "proxy_answers_again w1")] {
-                std::fs::write(place.path("run/ironstrap/n"), "").unwrap();
-                std::fs::write(place.path("run/ironstrap/restarts"), "").unwrap();
-                let said = run(shell, &place, false, &stands, &format!("of={of}; {fix}"));
+                std::fs::write(root.path("run/ironstrap/n"), "").unwrap();
+                std::fs::write(root.path("run/ironstrap/restarts"), "").unwrap();
+                let said = run(shell, &root, false, &stands, &format!("of={of}; {fix}"));
                 assert_eq!(said, (true, String::new()), "{shell} {of}");
-                let lines = |name: &str| place.text(&format!("run/ironstrap/{name}")).lines().count();
+                let lines = |name: &str| root.read(&format!("run/ironstrap/{name}")).lines().count();
                 assert_eq!((lines("n"), lines("restarts")), (asked, restarts), "{shell} {of} {good_at}");
             }
         }
@@ -386,20 +387,20 @@ fn a_silent_daemon_is_restarted_after_three_probes() {
 #[test]
 fn kube_proxy_in_the_wrong_mode_gets_a_new_pod() {
     for shell in support::shells() {
-        let place = Place::with(&[("run/ironstrap/mode", "iptables\n"), ("run/ironstrap/asked", "")]);
+        let root = Root::with_files(&[("run/ironstrap/mode", "iptables\n"), ("run/ironstrap/asked", "")]);
         let stands = "renew_lease() { :; }\nlocal_asks() { local_asks=x; }\npackets() { echo \"proxy-mode says 200 $(cat /run/ironstrap/mode)\"; }\n\
                       WAIT_TIMEOUT=9\ncommand() { case $* in kubectl*) echo \"$*\" >>/run/ironstrap/asked
                       if [ $(wc -l </run/ironstrap/asked) = 1 ]; then echo 'connect: connection refused' >&2; return 1; fi
                       echo nftables >/run/ironstrap/mode ;; esac; }";
-        let (good, said) = run(shell, &place, false, stands, "proxy_mode_again w1 nftables");
-        let asked = place.text("run/ironstrap/asked");
+        let (good, said) = run(shell, &root, false, stands, "proxy_mode_again w1 nftables");
+        let asked = root.read("run/ironstrap/asked");
         // The API server refuses the first call, because it restarts.
         assert_eq!(asked.lines().count(), 2, "{shell}: {asked}");
         assert!(
             good && asked.contains("--field-selector spec.nodeName=w1 -l k8s-app=kube-proxy"),
             "{shell}: {said}"
         );
-        let said = run(shell, &place, false, stands, "proxy_mode_again w1 nftables");
+        let said = run(shell, &root, false, stands, "proxy_mode_again w1 nftables");
         assert_eq!(said, (true, String::new()), "{shell}: nothing is to be done");
     }
 }

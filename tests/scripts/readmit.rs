@@ -8,7 +8,7 @@ use ironstrap::shell::here;
 use ironstrap::step::{Fix, Verdict};
 use time::{Duration, OffsetDateTime};
 
-use crate::support::{self, place::Place};
+use crate::support::{self, root::Root};
 
 const PEM: &str = "var/lib/kubelet/pki/kubelet-client-current.pem";
 const CONF: &str = "etc/kubernetes/kubelet.conf";
@@ -62,9 +62,9 @@ fn certificate(pki: &ClusterPki, credential: &Credential, made: OffsetDateTime) 
 const VALID: (&str, &str) = ("kubeconfigs", "kubeconfigs.kubelet-certificate");
 const WAS: [&str; 2] = ["pki/ca.crt", "receipt"];
 
-fn has_no_key(place: &Place) -> bool {
-    let text = place.text(CONF);
-    text.contains(&format!("client-certificate: {}/{PEM}", place.root()))
+fn has_no_key(root: &Root) -> bool {
+    let text = root.read(CONF);
+    text.contains(&format!("client-certificate: {}/{PEM}", root.text()))
         && !text.contains("-data: LS0tLS1CRUdJTiBQ")
         && !text.contains("client-key-data")
 }
@@ -74,15 +74,15 @@ fn a_new_kubelet_certificate_leaves_no_key_in_kubelet_conf() {
     let pki = support::pki(&support::lab());
     let fix = want(&pki, VALID, &WAS, "absent").fix;
     for shell in support::shells() {
-        let place =
-            Place::with(&[(CONF, "old"), ("var/lib/kubelet/pki/kubelet-client-2026.pem", "old"), RUNS]);
+        let root =
+            Root::with_files(&[(CONF, "old"), ("var/lib/kubelet/pki/kubelet-client-2026.pem", "old"), RUNS]);
         let signs = format!("cat >/{PEM} <<'S'\n{SIGNED}S");
-        let output = place.fixes(shell, &KUBELET.replace("SIGNS", &signs), &fix);
+        let output = root.fixes(shell, &KUBELET.replace("SIGNS", &signs), &fix);
         assert!(output.status.success(), "{shell}: {output:?}");
-        assert_eq!(place.text("run/ironstrap/mode").trim(), "600", "{shell}");
-        assert_eq!(place.text(PEM), SIGNED);
-        assert!(has_no_key(&place), "{}", place.text(CONF));
-        assert!(!place.has("var/lib/kubelet/pki/kubelet-client-2026.pem"));
+        assert_eq!(root.read("run/ironstrap/mode").trim(), "600", "{shell}");
+        assert_eq!(root.read(PEM), SIGNED);
+        assert!(has_no_key(&root), "{}", root.read(CONF));
+        assert!(!root.has("var/lib/kubelet/pki/kubelet-client-2026.pem"));
     }
 }
 
@@ -92,10 +92,10 @@ fn an_interrupted_fix_leaves_no_key_in_kubelet_conf() {
     let fix = want(&pki, VALID, &WAS, "absent").fix;
     for shell in support::shells() {
         for (signs, status) in [(":", 1), ("kill -s TERM $$; sleep 0.1", 143), ("return 3", 3)] {
-            let place = Place::with(&[(CONF, "old"), RUNS]);
-            let output = place.fixes(shell, &KUBELET.replace("SIGNS", signs), &fix);
+            let root = Root::with_files(&[(CONF, "old"), RUNS]);
+            let output = root.fixes(shell, &KUBELET.replace("SIGNS", signs), &fix);
             assert_eq!(output.status.code(), Some(status), "{shell}: {output:?}");
-            assert!(has_no_key(&place), "{shell}: {signs}: {}", place.text(CONF));
+            assert!(has_no_key(&root), "{shell}: {signs}: {}", root.read(CONF));
         }
     }
 }

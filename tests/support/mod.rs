@@ -5,7 +5,6 @@
 
 pub mod command;
 pub mod fuzz;
-pub mod place;
 pub mod relay;
 pub mod root;
 pub mod schemas;

@@ -33,6 +33,11 @@ impl Root {
         root.replacing(tools::SYSTEM_PATH, &format!("ROOT/bin:{}", tools::path()))
     }
 
+    /// A machine with these files. Fixes (`fixes`) find them below the folder.
+    pub fn with_files(files: &[(&str, &str)]) -> Root {
+        Root::new(&["/run/", "/etc/kubernetes", "/var/lib/"]).with(0o644, files)
+    }
+
     /// Replaces this text in scripts, too. ROOT in the replacement is the folder.
     pub fn replacing(mut self, text: &str, replacement: &str) -> Root {
         self.replaced.push((text.into(), replacement.replace("ROOT", &self.text())));
@@ -72,6 +77,10 @@ impl Root {
         fs::read_to_string(self.path(name)).unwrap_or_else(|_| "absent".into())
     }
 
+    pub fn has(&self, name: &str) -> bool {
+        self.path(name).exists()
+    }
+
     pub fn write(&self, name: &str, text: &str) {
         fs::create_dir_all(self.path(name).parent().unwrap()).unwrap();
         fs::write(self.path(name), text).unwrap();
@@ -102,6 +111,12 @@ impl Root {
         let script =
             format!("{{\nset -eu\nexport LC_ALL=C PATH={path}:$PATH\n{before}\n{script}\n}} </dev/null\n");
         run(shell, &self.moved(&script))
+    }
+
+    /// Runs a fix as the runner does, after these functions.
+    pub fn fixes(&self, shell: &str, functions: &str, fix: &str) -> Output {
+        let functions = format!("{}\nWAIT_TIMEOUT=1\n{functions}", templates(&["lib", "credentials"]));
+        run(shell, &self.moved(&format!("set -eu\n{functions}\n{fix}\n")))
     }
 
     /// The answer of the machine to this question.

@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::{ALL, sample};
 use crate::cluster::{Cluster, Network, Node};
 use crate::shell::{DAEMONS, KUBECTL, PACKETS, PODS, SHORT_LIVED, Sh, kubectl, sh};
-use crate::step::{Ask, Names, Object, Verdict, WITH_THE_CLUSTER, Want};
+use crate::step::{Ask, Blame, Object, Verdict, WITH_THE_CLUSTER, Want};
 
 /// The want that all of `nodes` answer the control plane `own`. If there are many nodes, it is about those of the sample
 /// and some that the run changed. `None`: there is no node to ask.
@@ -31,7 +31,7 @@ pub fn asked(cluster: &Cluster, own: &Node, nodes: &[&Node], changed: &[&Node]) 
     );
     let want = Want::new("connectivity.pod", "a pod answers on each node")
         .run(fix)
-        .names(Names::Packets)
+        .blame(Blame::Packets)
         .about(targets.iter().map(ToString::to_string));
     Some(want.nothing_to_undo("the pods are deleted at once"))
 }
