@@ -100,7 +100,8 @@ fn judge(ask: &Ask, answer: &str) -> Verdict {
         let lines = answer.lines().filter_map(|line| line.strip_prefix(sign)?.strip_prefix(' '));
         let shown =
             lines.filter(|line| *line != "absent" && !line.ends_with(" absent") && !line.starts_with('{'));
-        shown.map(|line| ask.in_words(line) + "\n").collect()
+        let text: String = shown.map(|line| ask.in_words(line) + "\n").collect();
+        if text.trim().is_empty() { String::new() } else { text }
     };
     Verdict::Differs { have: lines("now"), want: lines("was") }
 }

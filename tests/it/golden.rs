@@ -246,7 +246,7 @@ fn scripts_match() {
 fn reset_answer(want: &Want) -> Answer {
     let said = match want.id.to_string().as_str() {
         "member.joined" => {
-            "now the kubelet and its credentials\nnow 14 containers of Kubernetes, and its images\nwas no member\n"
+            "now the kubelet and its credentials\nnow 14 containers of Kubernetes, and its images\nwas \n"
         }
         "kubelet.packages" => {
             "now conntrack ii 1.4\nnow kubelet hi 1.36.3-1.1\nwas kubelet absent\nwas kubeadm absent\n"
