@@ -19,8 +19,8 @@ withdrawn() {
     sed -i '/client-key-data:/d' /etc/kubernetes/bootstrap-kubelet.conf
   fi
   # This is the first line of the kubeconfig that `credential` prints. `readmit` puts that kubeconfig there, and here it is
-  # replaced.
-  ! grep -qs '^# Made by ironstrap for one fix' /etc/kubernetes/kubelet.conf || by_its_certificate
+  # replaced. Only the head of such a fix defines the function. What a killed fix left there is a want of its own.
+  [ -z "${readmits-}" ] || ! grep -qs '^# Made by ironstrap for one fix' /etc/kubernetes/kubelet.conf || by_its_certificate
 }
 
 # lent FILE: puts the credential into this file until the script ends.
@@ -52,6 +52,7 @@ rotated() {
 # certificate and requests one of its own. The kubelet needs no API server to start, so a control plane starts with it, too.
 # The head of the fix defines `by_its_certificate`.
 readmit() {
+  readmits=yes
   systemctl stop kubelet
   rm -f /etc/kubernetes/bootstrap-kubelet.conf
   for f in /var/lib/kubelet/pki/kubelet-client-*.pem; do rm -f -- "$f"; done

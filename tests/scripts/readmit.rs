@@ -124,3 +124,14 @@ fn an_unusable_kubelet_certificate_is_found_with_its_reason() {
         }
     }
 }
+
+#[test]
+fn another_fix_ends_well_where_a_readmission_was_killed() {
+    for shell in support::shells() {
+        let left = "# Made by ironstrap for one fix\n";
+        let root = Root::with_files(&[(CONF, left), ("run/ironstrap/masters.conf", "")]);
+        let output = root.fixes(shell, "", "fleeting $RUN/masters.conf");
+        assert!(output.status.success() && output.stderr.is_empty(), "{shell}: {output:?}");
+        assert!(!root.has("run/ironstrap/masters.conf") && root.read(CONF) == left, "{shell}");
+    }
+}
