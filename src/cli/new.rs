@@ -19,7 +19,7 @@ const NAME: &str = "demo";
 
 #[derive(Args)]
 pub(super) struct New {
-    /// The machines, control planes first. USER defaults to root. Without any, the terminal asks.
+    /// The machines, control planes first. USER defaults to root. Without any, ironstrap asks you.
     #[arg(value_name = "[USER@]HOST[:PORT]")]
     machines: Vec<String>,
     /// Where to write the inventory. An existing file is never overwritten.

@@ -29,7 +29,7 @@ pub(super) struct SshArgs {
     /// Command that prints the passphrase of a key. It finds the path of the key in $IRONSTRAP_KEY. Without this option, ironstrap asks you.
     #[arg(long, help_heading = "Connection", value_name = "COMMAND")]
     passphrase_command: Option<String>,
-    /// Command that prints the password of the user in $IRONSTRAP_USER, for SSH and for sudo. Without it, the terminal asks.
+    /// Command that prints the password of the user in $IRONSTRAP_USER, for SSH and for sudo. Without it, ironstrap asks you.
     #[arg(long, help_heading = "Connection", value_name = "COMMAND")]
     password_command: Option<String>,
 }
